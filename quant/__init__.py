@@ -1,0 +1,37 @@
+"""Packed bytes and numbers: the formats of GGUF tensors, and products on their raw bytes.
+
+The ground floor: imports numpy and numba, itself by relative imports, and nothing else.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from .dense import BF16, F16, F32
+from .format import Format
+from .q4_0 import Q4_0
+from .q8_0 import Q8_0
+
+__all__ = ["FORMATS", "Format", "dequantize", "find_format", "quantize"]
+
+FORMATS: tuple[Format, ...] = (F32, F16, BF16, Q8_0, Q4_0)
+
+_BY_KEY: dict[str | int, Format] = {f.name: f for f in FORMATS} | {f.ggml_type: f for f in FORMATS}
+
+
+def find_format(key: str | int) -> Format:
+    """The format of this name (in any case) or GGML type id; ValueError lists those that exist."""
+    found = _BY_KEY.get(key.upper() if isinstance(key, str) else key)
+    if found is None:
+        known = ", ".join(f.name for f in FORMATS)
+        raise ValueError(f"unknown tensor format {key!r}; known are {known}")
+    return found
+
+
+def quantize(x: npt.ArrayLike, name: str) -> npt.NDArray[np.uint8]:
+    """(rows, cols) float32 -> (rows, row_bytes) uint8 in the format `name`."""
+    return find_format(name).quantize(x)
+
+
+def dequantize(packed: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
+    """(rows, row_bytes) uint8 in the format `name` -> (rows, cols) float32."""
+    return find_format(name).dequantize(packed)

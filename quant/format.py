@@ -1,0 +1,89 @@
+"""Format: how one GGML tensor type stores a row of numbers, and the kernels that compute with it.
+
+A tensor (rows, cols) is stored as (rows, cols / block_size * type_size) bytes, row-major: each row is a
+run of blocks, each block packs `block_size` numbers into `type_size` bytes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from .kernels import ProductKernels
+
+Blocks = npt.NDArray[np.uint8]  # (n_blocks, type_size)
+Values = npt.NDArray[np.float32]  # (n_blocks, block_size)
+
+CHUNK = 1 << 16  # numbers converted at a time, so that the temporaries of numpy stay in the cache
+
+
+@dataclass(frozen=True)
+class Format:
+    """One tensor type. The two block functions are plain numpy: they define the format.
+
+    `kernels` names the module beside this one that computes on the packed bytes.
+    """
+
+    name: str
+    ggml_type: int
+    block_size: int
+    type_size: int
+    quantize_blocks: Callable[[Values], Blocks]
+    dequantize_blocks: Callable[[Blocks], Values]
+    kernels: str
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.type_size / self.block_size
+
+    @cached_property
+    def products(self) -> "ProductKernels":
+        """The compiled kernels of this format (imported when first asked for: numba is heavy)."""
+        products: ProductKernels = import_module(f".{self.kernels}", __package__).PRODUCTS
+        return products
+
+    def row_bytes(self, cols: int) -> int:
+        """Bytes of one row of `cols` numbers; ValueError when blocks do not divide it."""
+        if cols % self.block_size:
+            raise ValueError(
+                f"{cols} columns do not divide by the {self.name} block size {self.block_size}"
+            )
+        return cols // self.block_size * self.type_size
+
+    def quantize(self, x: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+        """(rows, cols) float32 -> (rows, row_bytes) uint8, bit-identical to gguf-py."""
+        values = np.ascontiguousarray(x, dtype=np.float32)
+        if values.ndim != 2:
+            raise ValueError(f"expected (rows, cols), found shape {values.shape}")
+        rows, cols = values.shape
+        packed = np.empty((rows, self.row_bytes(cols)), np.uint8)
+        source = values.reshape(-1, self.block_size)
+        target = packed.reshape(-1, self.type_size)
+        step = max(1, CHUNK // self.block_size)
+        for i in range(0, len(source), step):
+            target[i : i + step] = self.quantize_blocks(source[i : i + step])
+        return packed
+
+    def dequantize(self, packed: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """(rows, row_bytes) uint8 -> (rows, cols) float32."""
+        data = np.ascontiguousarray(packed, dtype=np.uint8)
+        if data.ndim != 2:
+            raise ValueError(f"expected (rows, row_bytes), found shape {data.shape}")
+        rows, row_bytes = data.shape
+        if row_bytes % self.type_size:
+            raise ValueError(
+                f"rows of {row_bytes} bytes do not divide by the {self.name} block of "
+                f"{self.type_size} bytes"
+            )
+        values = np.empty((rows, row_bytes // self.type_size * self.block_size), np.float32)
+        source = data.reshape(-1, self.type_size)
+        target = values.reshape(-1, self.block_size)
+        step = max(1, CHUNK // self.block_size)
+        for i in range(0, len(source), step):
+            target[i : i + step] = self.dequantize_blocks(source[i : i + step])
+        return values
