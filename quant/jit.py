@@ -1,0 +1,92 @@
+"""`kernel`, the one decorator of compiled code, and the folder its machine code is kept in.
+
+Kernels are compiled when first called and kept on disk. numba's own cache watches only the file of the
+function it compiles, not the helpers that were inlined; so the folder's name carries a hash of every
+kernel source, the numba version and the tier, and a change of any of them starts a new folder.
+
+The folder is private to the user, because numba's cache files are pickles: reading one runs it.
+"""
+
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numba
+
+from .simd.cpu import current_tier, forced
+
+CACHE_ENVIRONMENT = "EDGELLAMA_CACHE_DIR"
+
+
+def _kernel_sources() -> Iterator[Path]:
+    """All of this package, and each module beside it that defines kernels."""
+    here = Path(__file__).parent
+    yield from sorted(here.rglob("*.py"))
+    package = sys.modules[(__package__ or "quant").partition(".")[0]]
+    for folder in getattr(package, "__path__", []):
+        for path in sorted(Path(folder).glob("*.py")):
+            if b"quant.jit import" in path.read_bytes():
+                yield path
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256(f"{numba.__version__} {sys.version_info[:2]}".encode())
+    for path in _kernel_sources():
+        digest.update(path.read_bytes())
+    return f"{digest.hexdigest()[:16]}-{current_tier().name}"
+
+
+def _user_cache() -> Path:
+    if chosen := os.environ.get(CACHE_ENVIRONMENT):
+        return Path(chosen)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "edgellama"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Caches/edgellama"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgellama"
+
+
+def _private(folder: Path) -> bool:
+    """Whether the folder exists or can be made, is ours alone, and can be written."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if hasattr(os, "geteuid"):
+            status = folder.stat()
+            shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+            if status.st_uid != os.geteuid() or shared:
+                return False
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _choose_cache_folder() -> Path | None:
+    try:
+        folder = _user_cache() / "kernels" / _fingerprint()
+    except RuntimeError:  # no home folder
+        return None
+    return folder if _private(folder) else None
+
+
+CACHE_FOLDER = _choose_cache_folder()
+if CACHE_FOLDER is not None:
+    numba.config.CACHE_DIR = str(CACHE_FOLDER)
+if forced():
+    numba.config.CPU_NAME = current_tier().cpu
+    numba.config.CPU_FEATURES = current_tier().features
+
+_OPTIONS = {"nogil": True, "error_model": "numpy", "cache": CACHE_FOLDER is not None}
+
+# No fastmath: sums keep the order in which they are written, so that results do not depend on how a
+# batch is cut, on the number of threads, or on what the compiler finds convenient.
+kernel = numba.njit(**_OPTIONS)
+
+
+def c_function(signature: str):  # type: ignore[no-untyped-def]  # numba's own decorator type
+    """A kernel that is called by address, as C would."""
+    return numba.cfunc(signature, **_OPTIONS)

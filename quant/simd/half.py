@@ -1,0 +1,155 @@
+"""float16 and bfloat16 in memory, float32 in registers.
+
+Machines with F16C or NEON convert in one instruction. Elsewhere the conversion is done on the bits,
+because LLVM would call a library function that a JIT does not find.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .cpu import current_tier
+from .vector import Vector, constant, f32x16
+
+# mypy: disable-error-code="misc,untyped-decorator"
+
+_U16, _U32, _F32, _F16 = ir.IntType(16), ir.IntType(32), ir.FloatType(), ir.HalfType()
+
+
+def _vector(element: ir.Type, lanes: int) -> Any:
+    return ir.VectorType(element, lanes)
+
+
+def _widen_bits(builder: Any, half: Any, lanes: int) -> Any:
+    """float16 bits -> float32: move exponent and mantissa up, rescale, mend infinities and NaN."""
+    u32, f32 = _vector(_U32, lanes), _vector(_F32, lanes)
+    wide = builder.zext(half, u32)
+    rest = builder.and_(wide, constant(u32, 0x7FFF))
+    moved = builder.bitcast(builder.shl(rest, constant(u32, 13)), f32)
+    scaled = builder.bitcast(builder.fmul(moved, constant(f32, 2.0**112)), u32)
+    special = builder.icmp_unsigned(">=", rest, constant(u32, 0x7C00))
+    mended = builder.select(special, builder.or_(scaled, constant(u32, 0x7F800000)), scaled)
+    sign = builder.shl(builder.and_(wide, constant(u32, 0x8000)), constant(u32, 16))
+    return builder.bitcast(builder.or_(mended, sign), f32)
+
+
+def _narrow_bits(builder: Any, value: Any, lanes: int) -> Any:
+    """float32 -> float16 bits, nearest even: an addition aligns the mantissa and rounds it."""
+    u32, f32, u16 = _vector(_U32, lanes), _vector(_F32, lanes), _vector(_U16, lanes)
+    bits = builder.bitcast(value, u32)
+    twice = builder.add(bits, bits)  # drops the sign
+    size = builder.bitcast(builder.and_(bits, constant(u32, 0x7FFFFFFF)), f32)
+    clipped = builder.fmul(builder.fmul(size, constant(f32, 2.0**112)), constant(f32, 2.0**-110))
+    bias = builder.and_(twice, constant(u32, 0xFF000000))
+    least = constant(u32, 0x71000000)  # below it the result is subnormal
+    bias = builder.select(builder.icmp_unsigned("<", bias, least), least, bias)
+    aligner = builder.add(builder.lshr(bias, constant(u32, 1)), constant(u32, 0x07800000))
+    rounded = builder.bitcast(builder.fadd(builder.bitcast(aligner, f32), clipped), u32)
+    exponent = builder.and_(builder.lshr(rounded, constant(u32, 13)), constant(u32, 0x7C00))
+    half = builder.add(exponent, builder.and_(rounded, constant(u32, 0xFFF)))
+    is_nan = builder.icmp_unsigned(">", twice, constant(u32, 0xFF000000))
+    half = builder.select(is_nan, constant(u32, 0x7E00), half)
+    sign = builder.and_(builder.lshr(bits, constant(u32, 16)), constant(u32, 0x8000))
+    return builder.trunc(builder.or_(half, sign), u16)
+
+
+def widen(builder: Any, half: Any) -> Any:
+    """A vector of float16 bits (i16) as float32."""
+    lanes = half.type.count
+    if not current_tier().f16c:
+        return _widen_bits(builder, half, lanes)
+    return builder.fpext(builder.bitcast(half, _vector(_F16, lanes)), _vector(_F32, lanes))
+
+
+def narrow(builder: Any, value: Any) -> Any:
+    """A vector of float32 as float16 bits (i16), nearest even."""
+    lanes = value.type.count
+    if not current_tier().f16c:
+        return _narrow_bits(builder, value, lanes)
+    return builder.bitcast(builder.fptrunc(value, _vector(_F16, lanes)), _vector(_U16, lanes))
+
+
+def _load(builder: Any, address: Any, kind: Any) -> Any:
+    value = builder.load(builder.inttoptr(address, kind.as_pointer()))
+    value.align = 1
+    return value
+
+
+@intrinsic
+def load_f16x16(typingctx: Any, address: Any) -> Any:
+    """16 float16 as f32x16."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return widen(builder, _load(builder, args[0], _vector(_U16, 16)))
+
+    return f32x16(types.int64), emit
+
+
+@intrinsic
+def load_bf16x16(typingctx: Any, address: Any) -> Any:
+    """16 bfloat16 as f32x16."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        wide = builder.zext(_load(builder, args[0], _vector(_U16, 16)), _vector(_U32, 16))
+        return builder.bitcast(builder.shl(wide, constant(wide.type, 16)), f32x16.llvm)
+
+    return f32x16(types.int64), emit
+
+
+@intrinsic
+def load_f16(typingctx: Any, address: Any) -> Any:
+    """One float16 as float32."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        one = _load(builder, args[0], _vector(_U16, 1))
+        return builder.extract_element(widen(builder, one), ir.Constant(_U32, 0))
+
+    return types.float32(types.int64), emit
+
+
+@intrinsic
+def store_f16x16(typingctx: Any, address: Any, value: Any) -> Any:
+    """f32x16 as 16 float16."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        bits = narrow(builder, args[1])
+        builder.store(bits, builder.inttoptr(args[0], bits.type.as_pointer())).align = 1
+        return context.get_dummy_value()
+
+    return types.void(types.int64, f32x16), emit
+
+
+@intrinsic
+def store_f16(typingctx: Any, address: Any, value: Any) -> Any:
+    """One float32 as float16."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        undefined = ir.Constant(_vector(_F32, 1), ir.Undefined)
+        one = builder.insert_element(undefined, args[1], ir.Constant(_U32, 0))
+        bits = narrow(builder, one)
+        builder.store(bits, builder.inttoptr(args[0], bits.type.as_pointer())).align = 1
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.float32), emit
+
+
+def _strided_loader(stride: int) -> Any:
+    @intrinsic
+    def load(typingctx: Any, address: Any) -> Any:
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            bits = ir.Constant(_vector(_U16, 8), ir.Undefined)
+            for i in range(8):
+                at = builder.add(args[0], ir.Constant(args[0].type, i * stride))
+                bits = builder.insert_element(bits, _load(builder, at, _U16), ir.Constant(_U32, i))
+            return widen(builder, bits)
+
+        return Vector("f32", 8)(types.int64), emit
+
+    return load
+
+
+# The scales of eight neighbouring blocks, as f32x8.
+load_8_scales_18 = _strided_loader(18)
+load_8_scales_34 = _strided_loader(34)

@@ -1,0 +1,172 @@
+"""Products of bytes, four neighbours summed into one int32 lane, by the best instruction of the tier.
+
+    dot4(u, s)                    u unsigned 0..128, s signed -127..127          i8x32, i8x32 -> i32x8
+    dot4_signed(a, b)             a signed -128..127, b signed -127..127
+    dot4_nibbles(u, s, v, t)      u, v 0..15:  dot4(u, s) + dot4(v, t)
+    nibble_sum / byte_sum         running sums of many such products
+
+AVX2 has no such instruction: vpmaddubsw adds pairs into int16 (no overflow within the ranges above),
+vpmaddwd by ones adds pairs of those into int32. The running sum of nibble products stays in int16
+for up to eight of them: 8 * 2 * 15 * 127 = 30480.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba.extending import intrinsic
+
+from .cpu import current_tier
+from .vector import call, constant, i8x32, i16x16, i32x8, shuffle
+
+# mypy: disable-error-code="misc,untyped-decorator"
+
+_TIER = current_tier().name
+_VNNI = current_tier().vnni
+_X86 = _TIER != "generic"
+
+
+def _portable_dot4(builder: Any, unsigned: Any, signed: Any, *, both_signed: bool = False) -> Any:
+    wide = ir.VectorType(ir.IntType(32), 32)
+    extend = builder.sext if both_signed else builder.zext
+    products = builder.mul(extend(unsigned, wide), builder.sext(signed, wide))
+    lanes = [shuffle(builder, products, products, list(range(i, 32, 4))) for i in range(4)]
+    return builder.add(builder.add(lanes[0], lanes[1]), builder.add(lanes[2], lanes[3]))
+
+
+def _pairs(builder: Any, unsigned: Any, signed: Any) -> Any:
+    return call(builder, "llvm.x86.avx2.pmadd.ub.sw", i16x16.llvm, [unsigned, signed])
+
+
+def _add_pairs(builder: Any, pairs: Any) -> Any:
+    ones = constant(i16x16.llvm, 1)
+    return call(builder, "llvm.x86.avx2.pmadd.wd", i32x8.llvm, [pairs, ones])
+
+
+def _accumulate(builder: Any, sums: Any, unsigned: Any, signed: Any) -> Any:
+    """sums + dot4(unsigned, signed)."""
+    if _VNNI:
+        name = "llvm.x86.avx512.vpdpbusd.256"
+        return call(builder, name, i32x8.llvm, [sums, unsigned, signed])
+    if _X86:
+        return builder.add(sums, _add_pairs(builder, _pairs(builder, unsigned, signed)))
+    return builder.add(sums, _portable_dot4(builder, unsigned, signed))
+
+
+def _signed_operands(builder: Any, a: Any, b: Any) -> tuple[Any, Any]:
+    """|a| and b with the sign of a: the same products with an unsigned left side."""
+    size = call(builder, "llvm.abs.v32i8", i8x32.llvm, [a, ir.Constant(ir.IntType(1), 0)])
+    return size, call(builder, "llvm.x86.avx2.psign.b", i8x32.llvm, [b, a])
+
+
+def _zero() -> ir.Constant:
+    return constant(i32x8.llvm, 0)
+
+
+@intrinsic
+def dot4(typingctx: Any, unsigned: Any, signed: Any) -> Any:
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _accumulate(builder, _zero(), *args)
+
+    return i32x8(i8x32, i8x32), emit
+
+
+@intrinsic
+def dot4_signed(typingctx: Any, a: Any, b: Any) -> Any:
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if _X86:
+            return _accumulate(builder, _zero(), *_signed_operands(builder, *args))
+        return _portable_dot4(builder, *args, both_signed=True)
+
+    return i32x8(i8x32, i8x32), emit
+
+
+@intrinsic
+def dot4_nibbles(typingctx: Any, u: Any, s: Any, v: Any, t: Any) -> Any:
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        u, s, v, t = args
+        if _X86 and not _VNNI:  # one widening for both
+            return _add_pairs(builder, builder.add(_pairs(builder, u, s), _pairs(builder, v, t)))
+        return _accumulate(builder, _accumulate(builder, _zero(), u, s), v, t)
+
+    return i32x8(i8x32, i8x32, i8x32, i8x32), emit
+
+
+# Running sums: start with nibble_zero(), add up to eight products, read with nibble_total().
+
+_NIBBLE_SUM = i16x16 if _X86 and not _VNNI else i32x8
+
+
+@intrinsic
+def nibble_zero(typingctx: Any) -> Any:
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return constant(_NIBBLE_SUM.llvm, 0)
+
+    return _NIBBLE_SUM(), emit
+
+
+@intrinsic
+def nibble_add(typingctx: Any, sums: Any, unsigned: Any, signed: Any) -> Any:
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if _NIBBLE_SUM is i16x16:
+            return builder.add(args[0], _pairs(builder, args[1], args[2]))
+        return _accumulate(builder, *args)
+
+    return _NIBBLE_SUM(_NIBBLE_SUM, i8x32, i8x32), emit
+
+
+@intrinsic
+def nibble_total(typingctx: Any, sums: Any) -> Any:
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _add_pairs(builder, args[0]) if _NIBBLE_SUM is i16x16 else args[0]
+
+    return i32x8(_NIBBLE_SUM), emit
+
+
+@intrinsic
+def byte_add(typingctx: Any, sums: Any, a: Any, b: Any) -> Any:
+    """sums + dot4_signed(a, b): i32x8."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        sums, a, b = args
+        if _X86:
+            return _accumulate(builder, sums, *_signed_operands(builder, a, b))
+        return builder.add(sums, _portable_dot4(builder, a, b, both_signed=True))
+
+    return i32x8(i32x8, i8x32, i8x32), emit
+
+
+# Sums over lanes.
+
+
+def _add_neighbours(builder: Any, a: Any, b: Any) -> Any:
+    """Sums of neighbouring lanes, of a and b by turns of 128 bits: what vphaddd gives."""
+    if _X86:
+        return call(builder, "llvm.x86.avx2.phadd.d", i32x8.llvm, [a, b])
+    even = [0, 2, 8, 10, 4, 6, 12, 14]
+    odd = [lane + 1 for lane in even]
+    return builder.add(shuffle(builder, a, b, even), shuffle(builder, a, b, odd))
+
+
+@intrinsic
+def sum_half_lanes(typingctx: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """Low-half sums of a, b, c, d, then their high-half sums: i32x8."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        a, b, c, d = args
+        return _add_neighbours(
+            builder, _add_neighbours(builder, a, b), _add_neighbours(builder, c, d)
+        )
+
+    return i32x8(i32x8, i32x8, i32x8, i32x8), emit
+
+
+@intrinsic
+def add_halves(typingctx: Any, a: Any, b: Any) -> Any:
+    """(low half + high half) of a, then of b: i32x8."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        low = shuffle(builder, args[0], args[1], [0, 1, 2, 3, 8, 9, 10, 11])
+        high = shuffle(builder, args[0], args[1], [4, 5, 6, 7, 12, 13, 14, 15])
+        return builder.add(low, high)
+
+    return i32x8(i32x8, i32x8), emit
