@@ -1,0 +1,185 @@
+"""From logits to the next token.
+
+    logits (vocab_size,) --repeat penalty--> top_k --> top_p --> min_p --> temperature --> one id
+
+Each step is a pure function; the order is llama.cpp's, and so are the defaults. At temperature 0
+the largest logit wins, the lowest id among equals. A request owns its random generator: the same
+seed, prompt and model give the same tokens, whatever else runs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InvalidRequest, ModelFormatError
+
+_HEAD = 1024  # top_p looks at this many of the largest first: a long tail is rarely worth sorting
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The fields of `SamplingParams` as keyword arguments."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repeat_penalty: float
+    repeat_last_n: int
+    seed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How one request chooses its tokens.
+
+    Raises `InvalidRequest`, naming the parameter, for anything that is not a number in its range.
+    """
+
+    temperature: float = 0.8  # 0..100; 0 always takes the most likely token
+    top_k: int = 40  # keep the k most likely; 0 keeps all
+    top_p: float = 0.95  # 0..1: keep the fewest that hold this probability; 1 keeps all
+    min_p: float = 0.05  # 0..1: drop what is less likely than this times the best; 0 keeps all
+    repeat_penalty: float = 1.0  # 0.01..100, on tokens seen lately; 1 is none
+    repeat_last_n: int = 64  # how many tokens back "lately" is; -1 is all of them
+    seed: int | None = None  # 0..2**64 - 1; None is different every time
+
+    def __post_init__(self) -> None:
+        _check_real("temperature", self.temperature, 0.0, 100.0)
+        _check_int("top_k", self.top_k, 0, 2**31 - 1)
+        _check_real("top_p", self.top_p, 0.0, 1.0)
+        _check_real("min_p", self.min_p, 0.0, 1.0)
+        _check_real("repeat_penalty", self.repeat_penalty, 0.01, 100.0)
+        _check_int("repeat_last_n", self.repeat_last_n, -1, 2**31 - 1)
+        if self.seed is not None:
+            _check_int("seed", self.seed, 0, 2**64 - 1)
+
+
+def _check_real(name: str, value: object, low: float, high: float) -> None:
+    # NaN is in no range, infinity in none of these.
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
+        raise InvalidRequest(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")
+
+
+def _check_int(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
+        raise InvalidRequest(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+
+
+class Candidates(NamedTuple):
+    """The tokens still in the race."""
+
+    ids: NDArray[np.int64]  # (n,)
+    logits: NDArray[np.float32]  # (n,)
+
+
+def penalize_repeats(
+    logits: NDArray[np.float32], recent: Sequence[int], penalty: float
+) -> NDArray[np.float32]:
+    """Make each id of `recent` less likely, once: (vocab_size,) float32, a copy.
+
+    A positive logit is divided by the penalty, a negative one multiplied (CTRL, arXiv:1909.05858,
+    with llama.cpp's care for the sign).
+    """
+    ids = np.unique(np.asarray(recent, dtype=np.int64))
+    seen = logits[ids]
+    penalized = logits.copy()
+    penalized[ids] = np.where(seen > 0, seen / np.float32(penalty), seen * np.float32(penalty))
+    return penalized
+
+
+def top_k(candidates: Candidates, k: int) -> Candidates:
+    """The k largest logits in falling order, the lower id first among equals; k = 0 keeps all."""
+    ids, logits = candidates
+    if k == 0 or k > len(ids):
+        return candidates
+    # A partition, not a sort: 0.2 ms instead of 20 for a vocabulary of 128k.
+    smallest_kept = np.partition(logits, -k)[-k]
+    places = np.flatnonzero(logits >= smallest_kept)
+    places = places[np.argsort(-logits[places], kind="stable")[:k]]
+    return Candidates(ids[places], logits[places])
+
+
+def top_p(candidates: Candidates, p: float) -> Candidates:
+    """The fewest most likely tokens whose probabilities reach p, one at least; p = 1 keeps all."""
+    if p >= 1:
+        return candidates
+    n = len(candidates.ids)
+    target = p * softmax_weights(candidates.logits).sum()
+    size = min(_HEAD, n)
+    while True:
+        head = top_k(candidates, size)
+        mass = np.cumsum(softmax_weights(head.logits))
+        if mass[-1] >= target or size == n:
+            count = int(np.searchsorted(mass, target)) + 1
+            return Candidates(head.ids[:count], head.logits[:count])
+        size = min(8 * size, n)
+
+
+def min_p(candidates: Candidates, p: float) -> Candidates:
+    """The tokens at least p times as likely as the likeliest; p = 0 keeps all."""
+    if p <= 0:
+        return candidates
+    keep = softmax_weights(candidates.logits) >= p
+    return Candidates(candidates.ids[keep], candidates.logits[keep])
+
+
+def softmax_weights(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:
+    """exp((logits - max) / temperature): (n,) float64, 1 for the likeliest."""
+    return np.exp((logits.astype(np.float64) - float(logits.max())) / temperature)
+
+
+def log_probability(logits: NDArray[np.float32], token: int) -> float:
+    """Natural logarithm of the probability that the model itself gives to `token`."""
+    best = logits.max()
+    total = np.exp(logits - best).sum(dtype=np.float64)
+    return float(logits[token] - best) - float(np.log(total))
+
+
+def check_finite(logits: NDArray[np.float32]) -> None:
+    """Refuse NaN and infinity with `ModelFormatError`: never sample from them."""
+    if not np.isfinite(logits).all():
+        bad = int(np.count_nonzero(~np.isfinite(logits)))
+        raise ModelFormatError(
+            f"the model computed {bad:,} logits of {logits.size:,} that are not finite numbers; "
+            "its weights are damaged: convert or download it again"
+        )
+
+
+class Sampler:
+    """Chooses the tokens of one request: `sampler(logits)` is the next id.
+
+    `seen` starts as the prompt and grows with every choice; the repeat penalty looks at its end.
+    """
+
+    def __init__(self, params: SamplingParams, prompt: Sequence[int] = ()) -> None:
+        self.params = params
+        self.seen = list(prompt)
+        # PCG64 by name: default_rng may become another generator in a later numpy.
+        self._random = np.random.Generator(np.random.PCG64(params.seed))
+
+    def __call__(self, logits: NDArray[np.float32]) -> int:
+        """The next id from logits (vocab_size,) float32. Raises `ModelFormatError` on NaN."""
+        check_finite(logits)
+        token = self._choose(logits)
+        self.seen.append(token)
+        return token
+
+    def _choose(self, logits: NDArray[np.float32]) -> int:
+        params = self.params
+        if params.repeat_penalty != 1 and params.repeat_last_n != 0:
+            last_n = params.repeat_last_n
+            recent = self.seen if last_n < 0 else self.seen[-last_n:]
+            logits = penalize_repeats(logits, recent, params.repeat_penalty)
+        if params.temperature == 0:
+            return int(logits.argmax())
+        candidates = Candidates(np.arange(len(logits)), logits)
+        candidates = top_k(candidates, params.top_k)
+        candidates = top_p(candidates, params.top_p)
+        candidates = min_p(candidates, params.min_p)
+        mass = np.cumsum(softmax_weights(candidates.logits, params.temperature))
+        place = int(np.searchsorted(mass, self._random.random() * mass[-1], side="right"))
+        return int(candidates.ids[min(place, len(mass) - 1)])
