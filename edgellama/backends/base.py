@@ -1,0 +1,106 @@
+"""The seam between the model and the machine: a backend runs a whole forward over a batch of rows.
+
+A row is one token of one sequence: (token id, position, sequence). Prefill is many rows of one
+sequence, decode is one, several chats are rows of several sequences: one function serves them all.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellama.config import ModelConfig
+from edgellama.errors import ContextFull, InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows to run. All four arrays have one entry a row.
+
+    The rows of one sequence stand in the order of their positions and continue what the backend
+    already holds of that sequence; rows of different sequences may be mixed in any way.
+    """
+
+    tokens: npt.NDArray[np.int32]  # (n,) ids, 0 <= id < vocab_size
+    positions: npt.NDArray[np.int32]  # (n,) 0 <= position < n_ctx
+    sequences: npt.NDArray[np.int32]  # (n,) 0 <= sequence < n_sequences
+    wanted: npt.NDArray[np.bool_]  # (n,) True where logits are asked for
+
+    @classmethod
+    def of(
+        cls,
+        tokens: npt.ArrayLike,
+        sequence: int = 0,
+        start: int = 0,
+        wanted: Literal["last", "all", "none"] = "last",
+    ) -> "Batch":
+        """Consecutive tokens of one sequence, the first of them at position `start`."""
+        ids = np.atleast_1d(np.asarray(tokens, dtype=np.int32))
+        mask = np.full(ids.shape, wanted == "all")
+        if wanted == "last" and ids.size:
+            mask[-1] = True
+        positions = np.arange(start, start + ids.size, dtype=np.int32)
+        return cls(ids, positions, np.full(ids.shape, sequence, np.int32), mask)
+
+    def __len__(self) -> int:
+        return int(self.tokens.size)
+
+
+class Backend(Protocol):
+    """Runs one model and remembers, for each sequence, the keys and values of what it has seen.
+
+    Not safe to call from two threads at once.
+    """
+
+    config: ModelConfig
+    n_ctx: int  # tokens a sequence may hold
+    n_sequences: int
+
+    def forward(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """Logits (wanted rows, vocab_size) in the order of the rows; any number of rows.
+
+        Raises InvalidRequest for an id, position or sequence out of range and ContextFull for a
+        position that the context cannot hold; nothing has been remembered then.
+        """
+        ...
+
+    def rewind(self, sequence: int, n_tokens: int) -> None:
+        """Forget everything of the sequence from position `n_tokens` on."""
+        ...
+
+    def copy(self, source: int, target: int, n_tokens: int) -> None:
+        """Make the first `n_tokens` of `source` the whole content of `target`."""
+        ...
+
+    def drop(self, sequence: int) -> None:
+        """Forget the sequence."""
+        ...
+
+    def close(self) -> None:
+        """Give back memory and threads; the backend cannot be used any more."""
+        ...
+
+
+def check_batch(batch: Batch, config: ModelConfig, n_ctx: int, n_sequences: int) -> None:
+    """Refuse rows that no kernel may see: shapes, ids, positions and sequences out of range."""
+    arrays = (batch.tokens, batch.positions, batch.sequences, batch.wanted)
+    if any(a.shape != (len(batch),) for a in arrays):
+        raise InvalidRequest(
+            f"a batch needs four equally long arrays, got {[a.shape for a in arrays]}"
+        )
+    if not len(batch):
+        return
+    _check_range("token id", batch.tokens, config.vocab_size)
+    _check_range("sequence", batch.sequences, n_sequences)
+    if batch.positions.max() >= n_ctx:
+        raise ContextFull(
+            f"position {batch.positions.max():,} does not fit the context of {n_ctx:,}"
+        )
+    _check_range("position", batch.positions, n_ctx)
+
+
+def _check_range(what: str, values: npt.NDArray[np.int32], end: int) -> None:
+    for value in (values.min(), values.max()):
+        if not 0 <= value < end:
+            raise InvalidRequest(f"{what} {value} is outside 0..{end - 1}")
