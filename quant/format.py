@@ -44,7 +44,8 @@ class Format:
     @cached_property
     def products(self) -> "ProductKernels":
         """The compiled kernels of this format (imported when first asked for: numba is heavy)."""
-        products: ProductKernels = import_module(f".{self.kernels}", __package__).PRODUCTS
+        module = import_module(f".{self.kernels}", __package__)
+        products: ProductKernels = module.PRODUCTS[self.name]
         return products
 
     def row_bytes(self, cols: int) -> int:

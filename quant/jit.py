@@ -7,13 +7,16 @@ kernel source, the numba version and the tier, and a change of any of them start
 The folder is private to the user, because numba's cache files are pickles: reading one runs it.
 """
 
+import ctypes
 import hashlib
 import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numba
 
@@ -80,13 +83,40 @@ if forced():
     numba.config.CPU_NAME = current_tier().cpu
     numba.config.CPU_FEATURES = current_tier().features
 
-_OPTIONS = {"nogil": True, "error_model": "numpy", "cache": CACHE_FOLDER is not None}
-
 # No fastmath: sums keep the order in which they are written, so that results do not depend on how a
 # batch is cut, on the number of threads, or on what the compiler finds convenient.
+_OPTIONS = {"nogil": True, "error_model": "numpy"}
+
+# A kernel is compiled into whoever calls it; only the entries, which Python calls by their address,
+# are kept on disk.
 kernel = numba.njit(**_OPTIONS)
 
 
-def c_function(signature: str):  # type: ignore[no-untyped-def]  # numba's own decorator type
-    """A kernel that is called by address, as C would."""
-    return numba.cfunc(signature, **_OPTIONS)
+class Entry:
+    """A compiled function of int64 arguments, called by address: by another entry, ctypes or C."""
+
+    def __init__(self, function: Callable[..., None], n_arguments: int) -> None:
+        self.function = function
+        self.signature = numba.void(*[numba.int64] * n_arguments)
+
+    @cached_property
+    def compiled(self) -> Any:
+        return numba.cfunc(self.signature, cache=CACHE_FOLDER is not None, **_OPTIONS)(
+            self.function
+        )
+
+    @property
+    def address(self) -> int:
+        """Where its machine code is; compiled, or read from the cache, when first asked for."""
+        return int(self.compiled.address)
+
+    @cached_property
+    def call(self) -> Callable[..., None]:
+        """The entry as a Python callable that releases the GIL while it runs."""
+        kind = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(self.signature.args))
+        return kind(self.address)
+
+
+def entry(function: Callable[..., None]) -> Entry:
+    """Make an entry of a function whose arguments are all int64 (sizes and addresses)."""
+    return Entry(function, function.__code__.co_argcount)

@@ -3,20 +3,20 @@
     dot4(u, s)                    u unsigned 0..128, s signed -127..127          i8x32, i8x32 -> i32x8
     dot4_signed(a, b)             a signed -128..127, b signed -127..127
     dot4_nibbles(u, s, v, t)      u, v 0..15:  dot4(u, s) + dot4(v, t)
-    nibble_sum / byte_sum         running sums of many such products
+    add_products(sums, w, s)      running sums: no_nibbles() or no_bytes(), then add, then total_of
 
 AVX2 has no such instruction: vpmaddubsw adds pairs into int16 (no overflow within the ranges above),
-vpmaddwd by ones adds pairs of those into int32. The running sum of nibble products stays in int16
-for up to eight of them: 8 * 2 * 15 * 127 = 30480.
+vpmaddwd by ones adds pairs of those into int32. A running sum of nibble products stays in int16 for
+up to eight of them: 8 * 2 * 15 * 127 = 30480.
 """
 
 from typing import Any
 
 from llvmlite import ir
-from numba.extending import intrinsic
+from numba.extending import intrinsic, models, register_model
 
 from .cpu import current_tier
-from .vector import call, constant, i8x32, i16x16, i32x8, shuffle
+from .vector import Vector, call, constant, i8x32, i16x16, i32x8, shuffle
 
 # mypy: disable-error-code="misc,untyped-decorator"
 
@@ -91,48 +91,67 @@ def dot4_nibbles(typingctx: Any, u: Any, s: Any, v: Any, t: Any) -> Any:
     return i32x8(i8x32, i8x32, i8x32, i8x32), emit
 
 
-# Running sums: start with nibble_zero(), add up to eight products, read with nibble_total().
+# Running sums. The type of a sum says which products it takes, so that one loop serves both.
 
-_NIBBLE_SUM = i16x16 if _X86 and not _VNNI else i32x8
+
+class RunningSum(Vector):
+    """Sums of products of weights and signed bytes; `name` tells what the weights are."""
+
+    def __init__(self, name: str, vector: Vector) -> None:
+        super().__init__(vector.element, vector.lanes)
+        self.name = name
+
+
+class _RunningSumModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: RunningSum) -> None:
+        super().__init__(manager, kind, kind.llvm)
+
+
+register_model(RunningSum)(_RunningSumModel)
+
+NIBBLES = RunningSum("nibble_sum", i16x16 if _X86 and not _VNNI else i32x8)
+BYTES = RunningSum("byte_sum", i32x8)
+
+
+def _empty_sum(kind: RunningSum) -> Any:
+    @intrinsic
+    def empty(typingctx: Any) -> Any:
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return constant(kind.llvm, 0)
+
+        return kind(), emit
+
+    return empty
+
+
+no_nibbles, no_bytes = _empty_sum(NIBBLES), _empty_sum(BYTES)
 
 
 @intrinsic
-def nibble_zero(typingctx: Any) -> Any:
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return constant(_NIBBLE_SUM.llvm, 0)
-
-    return _NIBBLE_SUM(), emit
-
-
-@intrinsic
-def nibble_add(typingctx: Any, sums: Any, unsigned: Any, signed: Any) -> Any:
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        if _NIBBLE_SUM is i16x16:
-            return builder.add(args[0], _pairs(builder, args[1], args[2]))
-        return _accumulate(builder, *args)
-
-    return _NIBBLE_SUM(_NIBBLE_SUM, i8x32, i8x32), emit
-
-
-@intrinsic
-def nibble_total(typingctx: Any, sums: Any) -> Any:
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _add_pairs(builder, args[0]) if _NIBBLE_SUM is i16x16 else args[0]
-
-    return i32x8(_NIBBLE_SUM), emit
-
-
-@intrinsic
-def byte_add(typingctx: Any, sums: Any, a: Any, b: Any) -> Any:
-    """sums + dot4_signed(a, b): i32x8."""
+def add_products(typingctx: Any, sums: Any, weights: Any, signed: Any) -> Any:
+    """sums + weights * signed, i8x32 each: up to eight times where the weights are nibbles."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        sums, a, b = args
+        total, weights, signed = args
+        if sums == NIBBLES:
+            if NIBBLES.element == "i16":
+                return builder.add(total, _pairs(builder, weights, signed))
+            return _accumulate(builder, total, weights, signed)
         if _X86:
-            return _accumulate(builder, sums, *_signed_operands(builder, a, b))
-        return builder.add(sums, _portable_dot4(builder, a, b, both_signed=True))
+            return _accumulate(builder, total, *_signed_operands(builder, weights, signed))
+        return builder.add(total, _portable_dot4(builder, weights, signed, both_signed=True))
 
-    return i32x8(i32x8, i8x32, i8x32), emit
+    return sums(sums, i8x32, i8x32), emit
+
+
+@intrinsic
+def total_of(typingctx: Any, sums: Any) -> Any:
+    """A running sum as i32x8, each lane four neighbouring products."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _add_pairs(builder, args[0]) if sums.element == "i16" else args[0]
+
+    return i32x8(sums), emit
 
 
 # Sums over lanes.

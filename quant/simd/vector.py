@@ -74,7 +74,7 @@ def splat(builder: ir.IRBuilder, scalar: Any, lanes: int) -> Any:
     return shuffle(builder, first, undefined, [0] * lanes)
 
 
-# Operators: + - * / on floats, + - on integers.
+# Operators: + - * / on floats, + - * on integers.
 
 _OPERATORS = {
     operator.add: ("fadd", "add"),

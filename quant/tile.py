@@ -1,0 +1,160 @@
+"""Sixteen quantized rows, unpacked once and multiplied with every token of a batch.
+
+A tile holds, for each block of 32 columns, the bytes of 16 rows in the order in which they are used:
+
+    codes    (blocks, 8, 16, 4) int8      four neighbouring columns of a row are one lane
+    scales   (blocks, 16) float32
+
+so that one register holds four columns of eight rows, meets four columns of one token, spread to all
+lanes, and nothing is summed across lanes.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .jit import kernel
+from .kernels import BLOCK, TILE_ROWS, TILE_TOKENS
+from .records import activations_at
+from .simd.integer import add_products, total_of
+from .simd.vector import (
+    fma,
+    i8x16,
+    i32x8_to_f32,
+    load_f32,
+    load_f32x8,
+    load_i8x32,
+    load_i32,
+    splat_f32x8,
+    splat_four_bytes,
+    splat_i32x8,
+    store,
+)
+
+# mypy: disable-error-code="misc,untyped-decorator"
+
+LANE = 4  # columns of a row that lie together
+PIECE = TILE_ROWS * LANE  # bytes of four columns of all rows
+TILE_BLOCK = BLOCK * TILE_ROWS  # bytes of a block of all rows
+HALF = PIECE // 2
+SCALES = TILE_ROWS * 4
+GROUP = 8  # blocks are summed by their number modulo this
+CLASS_BYTES = TILE_TOKENS * TILE_ROWS * 4
+
+
+@intrinsic
+def scatter_lanes(typingctx: Any, address: Any, codes: Any) -> Any:
+    """Four times four bytes of i8x16, each to the next piece of a tile."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        i32, i64 = ir.IntType(32), ir.IntType(64)
+        lanes = builder.bitcast(args[1], ir.VectorType(i32, 4))
+        for i in range(4):
+            at = builder.add(args[0], ir.Constant(i64, i * PIECE))
+            lane = builder.extract_element(lanes, ir.Constant(i32, i))
+            builder.store(lane, builder.inttoptr(at, i32.as_pointer())).align = 4
+        return context.get_dummy_value()
+
+    return types.void(types.int64, i8x16), emit
+
+
+@kernel
+def _spread(codes, column):
+    """Four columns of a token, for all lanes."""
+    return splat_four_bytes(load_i32(codes + column))
+
+
+@kernel
+def _add_block(sums, offset, w_scale, x_scale, correction, so_far):
+    """so_far + w_scale * x_scale * (sums - offset * correction), lane by lane."""
+    exact = total_of(sums) - splat_i32x8(np.int32(offset * correction))
+    return fma(i32x8_to_f32(exact), w_scale * splat_f32x8(x_scale), so_far)
+
+
+@kernel
+def _sum_class(nothing, offset, codes, scales, first, blocks, x, c0, c1, c2, c3, out):
+    """Blocks first, first + 8, ... of 16 rows times four tokens, to out (4, 16) float32.
+
+    x: the activations; c0..c3: token numbers.
+    """
+    low0 = low1 = low2 = low3 = splat_f32x8(np.float32(0))
+    high0 = high1 = high2 = high3 = splat_f32x8(np.float32(0))
+    per_token = x.padded // BLOCK
+    for block in range(first, blocks, GROUP):
+        a0 = a1 = a2 = a3 = nothing
+        b0 = b1 = b2 = b3 = nothing
+        at = codes + block * TILE_BLOCK
+        column = x.codes + block * BLOCK
+        x0 = column + c0 * x.padded
+        x1 = column + c1 * x.padded
+        x2 = column + c2 * x.padded
+        x3 = column + c3 * x.padded
+        for piece in range(BLOCK // LANE):
+            wa, wb = load_i8x32(at + piece * PIECE), load_i8x32(at + piece * PIECE + HALF)
+            s0, s1 = _spread(x0, piece * LANE), _spread(x1, piece * LANE)
+            a0, b0 = add_products(a0, wa, s0), add_products(b0, wb, s0)
+            a1, b1 = add_products(a1, wa, s1), add_products(b1, wb, s1)
+            s2, s3 = _spread(x2, piece * LANE), _spread(x3, piece * LANE)
+            a2, b2 = add_products(a2, wa, s2), add_products(b2, wb, s2)
+            a3, b3 = add_products(a3, wa, s3), add_products(b3, wb, s3)
+        da, db = load_f32x8(scales + block * SCALES), load_f32x8(scales + block * SCALES + 32)
+        d = x.scales + block * 4
+        d0, d1 = load_f32(d + c0 * per_token * 4), load_f32(d + c1 * per_token * 4)
+        d2, d3 = load_f32(d + c2 * per_token * 4), load_f32(d + c3 * per_token * 4)
+        s = x.sums + block * 4
+        t0, t1 = load_i32(s + c0 * per_token * 4), load_i32(s + c1 * per_token * 4)
+        t2, t3 = load_i32(s + c2 * per_token * 4), load_i32(s + c3 * per_token * 4)
+        low0, high0 = (_add_block(a0, offset, da, d0, t0, low0), _add_block(b0, offset, db, d0, t0, high0))
+        low1, high1 = (_add_block(a1, offset, da, d1, t1, low1), _add_block(b1, offset, db, d1, t1, high1))
+        low2, high2 = (_add_block(a2, offset, da, d2, t2, low2), _add_block(b2, offset, db, d2, t2, high2))
+        low3, high3 = (_add_block(a3, offset, da, d3, t3, low3), _add_block(b3, offset, db, d3, t3, high3))
+    store(out, low0)
+    store(out + 32, high0)
+    store(out + 64, low1)
+    store(out + 96, high1)
+    store(out + 128, low2)
+    store(out + 160, high2)
+    store(out + 192, low3)
+    store(out + 224, high3)
+
+
+@kernel
+def _fold_classes(classes, i):
+    """Eight partial sums of (token, eight rows) number i, added by halves as sum_lanes does."""
+    at = classes + i * 32
+    c0, c4 = load_f32x8(at), load_f32x8(at + 4 * CLASS_BYTES)
+    c1, c5 = load_f32x8(at + CLASS_BYTES), load_f32x8(at + 5 * CLASS_BYTES)
+    c2, c6 = load_f32x8(at + 2 * CLASS_BYTES), load_f32x8(at + 6 * CLASS_BYTES)
+    c3, c7 = load_f32x8(at + 3 * CLASS_BYTES), load_f32x8(at + 7 * CLASS_BYTES)
+    return ((c0 + c4) + (c2 + c6)) + ((c1 + c5) + (c3 + c7))
+
+
+@kernel
+def multiply_tile(nothing, offset, tile, blocks, rows, activations, n, out, out_stride):
+    """out[t, r] = sum of scale * (code - offset) * activation, for the `rows` rows of a tile.
+
+    nothing: the empty running sum of the tile's codes. The bytes behind the scales are used too.
+    """
+    x = activations_at(activations)
+    scales = tile + blocks * TILE_BLOCK
+    classes = scales + blocks * SCALES
+    for first in range(0, n, TILE_TOKENS):
+        last = n - 1  # a short group repeats its last token and keeps what is its own
+        c1, c2, c3 = min(first + 1, last), min(first + 2, last), min(first + 3, last)
+        for number in range(GROUP):
+            to = classes + number * CLASS_BYTES
+            _sum_class(nothing, offset, tile, scales, number, blocks, x, first, c1, c2, c3, to)
+        for t in range(min(TILE_TOKENS, n - first)):
+            low, high = _fold_classes(classes, 2 * t), _fold_classes(classes, 2 * t + 1)
+            to = out + (first + t) * out_stride
+            if rows == TILE_ROWS:
+                store(to, low)
+                store(to + 32, high)
+            else:
+                store(classes, low)  # class 0 of token 0 has been folded
+                store(classes + 32, high)
+                for r in range(rows):
+                    store(to + 4 * r, load_f32(classes + 4 * r))

@@ -1,0 +1,125 @@
+"""Every compiled product against float64 over the dequantized weights and the same activations."""
+
+import numpy as np
+import pytest
+
+from edgellama.quant import FORMATS, Format
+from edgellama.quant.activations import quantize_row
+from edgellama.quant.jit import entry
+from edgellama.quant.kernels import ACTIVATIONS, BLOCK, MATRIX, PAD
+from edgellama.quant.records import activations_at
+
+# columns: one block, a rest of blocks, whole groups, groups and a rest; dense formats take any width
+COLUMNS = (32, 96, 256, 512, 736)
+DENSE_COLUMNS = (1, 7, 16, 40, 250, 300)
+
+
+@entry
+def quantize_rows(activations, n):
+    for t in range(n):
+        quantize_row(activations_at(activations), t)
+
+
+class Product:
+    """A random matrix and random activations, and the kernels of their format on them."""
+
+    def __init__(self, fmt: Format, rows: int, cols: int, n: int, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.format, self.rows, self.n = fmt, rows, n
+        self.packed = fmt.quantize(rng.standard_normal((rows, cols)).astype(np.float32))
+        padded = -(-cols // PAD) * PAD
+        self.values = np.zeros((n, padded), np.float32)
+        self.values[:, :cols] = rng.standard_normal((n, cols)) * rng.exponential(size=(n, 1))
+        self.codes = np.zeros((n, padded), np.int8)
+        self.scales = np.zeros((n, padded // BLOCK), np.float32)
+        self.sums = np.zeros((n, padded // BLOCK), np.int32)
+        self.activations = np.zeros(1, ACTIVATIONS)
+        for name in ("values", "codes", "scales", "sums"):
+            self.activations[name] = getattr(self, name).ctypes.data
+        self.activations["padded"] = padded
+        quantize_rows.call(self.activations.ctypes.data, n)
+        self.matrix = np.zeros(1, MATRIX)
+        self.matrix["data"] = self.packed.ctypes.data
+        self.matrix["rows"], self.matrix["cols"] = rows, cols
+        self.matrix["row_bytes"] = fmt.row_bytes(cols)
+        self.scratch = np.empty(fmt.products.scratch_bytes(cols) + 64, np.uint8)
+        self.scratch[-64:] = 77
+
+    def run(self, name: str, first: int = 0, last: int | None = None) -> np.ndarray:
+        last = self.rows if last is None else last
+        out = np.full((self.n, last - first + 2), 7, np.float32)
+        getattr(self.format.products, name).call(
+            self.matrix.ctypes.data, self.activations.ctypes.data, first, last, self.n,
+            out.ctypes.data, out.strides[0], self.scratch.ctypes.data,
+        )  # fmt: skip
+        assert (out[:, -2:] == 7).all(), "wrote past its rows"
+        assert (self.scratch[-64:] == 77).all(), "wrote past its scratch"
+        return out[:, :-2]
+
+    def exact(self) -> np.ndarray:
+        weights = self.format.dequantize(self.packed).astype(np.float64)
+        x = self.values.astype(np.float64)
+        if self.format.products.quantized:
+            x = self.codes.astype(np.float64) * np.repeat(self.scales, BLOCK, axis=1)
+        return x[:, : weights.shape[1]] @ weights.T
+
+
+def columns_of(fmt: Format) -> tuple[int, ...]:
+    return COLUMNS if fmt.products.quantized else COLUMNS + DENSE_COLUMNS
+
+
+CASES = [(fmt, cols) for fmt in FORMATS for cols in columns_of(fmt)]
+
+
+@pytest.mark.parametrize(("fmt", "cols"), CASES, ids=lambda v: getattr(v, "name", v))
+@pytest.mark.parametrize("kind", ["dot", "tile"])
+def test_a_product_equals_float64_over_the_same_numbers(fmt, cols, kind):
+    product = Product(fmt, rows=37, cols=cols, n=9)
+    exact = product.exact()
+    # float32 sums of `cols` terms in lanes: a few roundings of 6e-8 of the largest partial sum
+    assert np.abs(product.run(kind) - exact).max() <= 1e-6 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize(("fmt", "cols"), CASES, ids=lambda v: getattr(v, "name", v))
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8])
+def test_dot_and_tile_agree_to_the_last_bit(fmt, cols, n):
+    product = Product(fmt, rows=35, cols=cols, n=n)
+    assert np.array_equal(product.run("dot"), product.run("tile"))
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
+@pytest.mark.parametrize("kind", ["dot", "tile"])
+def test_rows_do_not_depend_on_where_a_chunk_starts(fmt, kind):
+    product = Product(fmt, rows=50, cols=320, n=3)
+    assert np.array_equal(product.run(kind)[:, 5:41], product.run(kind, 5, 41))
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
+def test_unpack_is_dequantize(fmt):
+    product = Product(fmt, rows=5, cols=96, n=1)
+    out = np.empty(96, np.float32)
+    fmt.products.unpack.call(
+        product.matrix.ctypes.data, 3, out.ctypes.data, product.scratch.ctypes.data
+    )
+    assert np.array_equal(out, fmt.dequantize(product.packed)[3])
+
+
+def test_activations_are_quantized_to_the_nearest_code():
+    product = Product(FORMATS[0], rows=1, cols=256, n=4)
+    blocks = product.values.reshape(4, -1, BLOCK)
+    peak = np.abs(blocks).max(axis=2)
+    assert np.array_equal(product.scales, peak / np.float32(127))
+    inverse = (np.float32(127) / peak)[..., None]
+    assert np.array_equal(product.codes.reshape(blocks.shape), np.rint(blocks * inverse))
+    assert np.array_equal(product.sums, product.codes.reshape(blocks.shape).sum(axis=2))
+
+
+def test_a_zero_row_has_zero_codes_and_a_nan_is_not_lost():
+    product = Product(FORMATS[0], rows=1, cols=256, n=2)
+    product.values[0] = 0
+    product.values[1, 40] = np.nan
+    quantize_rows.call(product.activations.ctypes.data, 2)
+    assert not product.codes[0].any()
+    assert not product.scales[0].any()
+    assert np.isnan(product.scales[1, 1])
+    assert np.isfinite(product.scales[1, [0, 2, 3]]).all()
