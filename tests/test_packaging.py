@@ -1,4 +1,4 @@
-"""What pyproject.toml lists is what the folders hold: a package forgotten there misses the wheel."""
+"""What pyproject.toml lists is what the folders hold; a package it forgets misses the wheel."""
 
 import tomllib
 from pathlib import Path
