@@ -108,11 +108,13 @@ def rope_frequencies(
 ) -> npt.NDArray[np.float32]:
     """(rope_dim // 2,) radians a position: theta ** (-2i / rope_dim) / factor.
 
-    In float32 step by step, as torch does it: at position 100,000 one bit of a frequency is 0.01
-    radians, so agreement with the models as trained needs the same roundings.
+    Rounded to float32 after each step, as torch does it: at position 100,000 the last bit of a
+    frequency is 0.006 radians, so agreement with the models as trained needs the same roundings.
     """
     exponents = np.arange(0, config.rope_dim, 2, dtype=np.float32) / np.float32(config.rope_dim)
-    return np.float32(1) / np.float32(config.rope_theta) ** exponents / rope_factors
+    powers = config.rope_theta ** exponents.astype(np.float64)
+    frequencies: npt.NDArray[np.float32] = np.float32(1) / powers.astype(np.float32) / rope_factors
+    return frequencies
 
 
 def _expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

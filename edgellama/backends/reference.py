@@ -117,7 +117,8 @@ class ReferenceBackend:
                 heads[rows] = attend(q[rows], memory.keys[i], memory.values[i], visible)
             x = x + heads.reshape(n, -1) @ w["attn_output"].T
             h = rms_norm(x, w["ffn_norm"], config.norm_eps)
-            x = x + (silu(h @ w["ffn_gate"].T) * (h @ w["ffn_up"].T)) @ w["ffn_down"].T
+            hidden: Floats = silu(h @ w["ffn_gate"].T) * (h @ w["ffn_up"].T)
+            x = x + hidden @ w["ffn_down"].T
 
         for s, memory in grown.items():  # only now: an interrupted chunk has not happened
             self._memories[s] = memory
@@ -132,9 +133,8 @@ class ReferenceBackend:
 
 def rms_norm(x: Floats, weight: Floats, eps: float) -> Floats:
     """x: (n, dim) -> (n, dim): every row scaled to a root mean square of one, then by weight."""
-    mean_square = np.mean(x * x, axis=-1, keepdims=True, dtype=np.float32)
-    y: Floats = x / np.sqrt(mean_square + np.float32(eps)) * weight
-    return y
+    mean_square: Floats = np.mean(x * x, axis=-1, keepdims=True)
+    return x / np.sqrt(mean_square + np.float32(eps)) * weight
 
 
 def rope(x: Floats, angles: Floats) -> Floats:
