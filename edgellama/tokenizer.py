@@ -49,6 +49,11 @@ class Vocabulary:
         if set(map(type, texts)) != {str}:
             raise ModelFormatError("tokenizer.ggml.tokens: expected an array of strings")
         types = np.array(numbers(metadata, "token_type", len(texts)), np.int32)
+        if ((types < NORMAL) | (types > BYTE)).any():
+            bad = int(np.flatnonzero((types < NORMAL) | (types > BYTE))[0])
+            raise ModelFormatError(
+                f"tokenizer.ggml.token_type: token {bad} is of type {types[bad]}, expected 1 to 6"
+            )
         named = {
             key: _token_id(metadata, key, len(texts))
             for key in _CONTROL_KEYS
