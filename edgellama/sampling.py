@@ -60,7 +60,7 @@ class SamplingParams:
 
 def _check_real(name: str, value: object, low: float, high: float) -> None:
     # NaN is in no range, infinity in none of these.
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= high:
         raise InvalidRequest(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")
 
 
