@@ -134,7 +134,8 @@ class ReferenceBackend:
 def rms_norm(x: Floats, weight: Floats, eps: float) -> Floats:
     """x: (n, dim) -> (n, dim): every row scaled to a root mean square of one, then by weight."""
     mean_square: Floats = np.mean(x * x, axis=-1, keepdims=True)
-    return x / np.sqrt(mean_square + np.float32(eps)) * weight
+    y: Floats = x / np.sqrt(mean_square + np.float32(eps)) * weight
+    return y
 
 
 def rope(x: Floats, angles: Floats) -> Floats:
