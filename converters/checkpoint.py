@@ -163,7 +163,8 @@ def widen(raw: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float32]:
         bits: npt.NDArray[np.uint32] = np.left_shift(raw, 16, dtype=np.uint32)
         return bits.view(np.float32)
     if dtype == "F8_E4M3":
-        return _E4M3[raw]
+        values: npt.NDArray[np.float32] = _E4M3[raw]
+        return values
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(raw, np.float32)
 
