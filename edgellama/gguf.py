@@ -136,7 +136,13 @@ class StringArray(Sequence[str]):
             raise ModelFormatError(f"{self._what}: string {i} is not UTF-8") from None
 
     def __iter__(self) -> Iterator[str]:
-        return (self[i] for i in range(len(self)))
+        start = 0  # a walk over the ends takes a third of the time of looking each string up
+        for i, end in enumerate(self._ends.tolist()):
+            try:
+                yield self._bytes[start + 8 : end].decode()
+            except UnicodeDecodeError:
+                raise ModelFormatError(f"{self._what}: string {i} is not UTF-8") from None
+            start = end
 
     def __repr__(self) -> str:
         return f"<StringArray of {len(self):,}>"
@@ -172,6 +178,7 @@ class GGUFFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.paths: list[Path] = []  # of the parts, in order
         self._maps: list[mmap.mmap] = []
         try:
             first = self._open_part(self.path, part=0)
@@ -217,6 +224,7 @@ class GGUFFile:
     def _open_part(self, path: Path, part: int) -> "_Header":
         mapping = _map_file(path)
         self._maps.append(mapping)
+        self.paths.append(path)
         return _Header(path, mapping, part)
 
     def _open_other_parts(self, first: "_Header") -> None:
