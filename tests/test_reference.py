@@ -23,7 +23,7 @@ LLAMA3_SCALING = {
     "original_max_position_embeddings": 8192,
 }
 # Two float32 programs differ by the order of their sums, measured 1e-6 of the spread. Far out, one
-# bit of a frequency is 20,000 * 6e-8 radians, and torch's float32 pow may be off by one on some CPUs.
+# bit of a frequency is 20,000 * 6e-8 radians, and torch's float32 pow is off by one on some CPUs.
 NEAR, FAR = 1e-5, 2e-4
 
 
