@@ -16,7 +16,7 @@ FLOORS = (
     {"generate"},
     {"sampling", "chat", "tokenizer", "backends", "models"},
     {"step"},
-    {"ops", "team", "kv_cache", "weights"},
+    {"ops", "attention", "context", "team", "kv_cache", "weights"},
     {"config", "gguf"},
     {"errors"},
     {"quant"},
