@@ -1,6 +1,6 @@
 """Activations as the products want them: padded with zeros, and as int8 codes of 32 to a scale.
 
-    scale = max |value| / 127;  code = round(value / scale), ties to even;  sum = sum of the codes
+scale = max |value| / 127;  code = round(value / scale), ties to even;  sum = sum of the codes
 """
 
 from typing import Any
@@ -35,9 +35,7 @@ def largest_magnitude(typingctx: Any, a: Any, b: Any) -> Any:
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         # as integers, float magnitudes order like floats, infinity above them and NaN above that
         kind = ir.VectorType(ir.IntType(32), 16)
-        bits = [
-            builder.and_(builder.bitcast(v, kind), constant(kind, 0x7FFFFFFF)) for v in args
-        ]
+        bits = [builder.and_(builder.bitcast(v, kind), constant(kind, 0x7FFFFFFF)) for v in args]
         both = builder.select(builder.icmp_signed(">", *bits), *bits)
         top = call(builder, "llvm.vector.reduce.smax.v16i32", ir.IntType(32), [both])
         return builder.bitcast(top, ir.FloatType())

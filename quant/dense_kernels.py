@@ -123,18 +123,36 @@ def _tile(load, size, matrix, activations, first, last, n, out, out_stride, scra
     while start < last:
         rows = min(TILE_ROWS, last - start) // 2 * 2
         if rows == 0:  # an odd last row
-            _dot(load, size, matrix, activations, start, last, n, out + (start - first) * 4,
-                 out_stride, spare)
+            _dot(
+                load,
+                size,
+                matrix,
+                activations,
+                start,
+                last,
+                n,
+                out + (start - first) * 4,
+                out_stride,
+                spare,
+            )
             return
         for r in range(rows):
-            _unpack(load, size, m.data + (start + r) * m.row_bytes, m.cols,
-                    scratch + r * row_bytes, spare)
+            _unpack(
+                load,
+                size,
+                m.data + (start + r) * m.row_bytes,
+                m.cols,
+                scratch + r * row_bytes,
+                spare,
+            )
         for t in range(0, n, 3):
             t1, t2 = min(t + 1, n - 1), min(t + 2, n - 1)  # a short group repeats its last token
             for r in range(0, rows, 2):
                 to = out + (start - first + r) * 4
                 _two_rows_three_tokens(
-                    scratch + r * row_bytes, row_bytes, m.cols,
+                    scratch + r * row_bytes,
+                    row_bytes,
+                    m.cols,
                     x.values + t * row_bytes,
                     x.values + t1 * row_bytes,
                     x.values + t2 * row_bytes,

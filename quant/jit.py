@@ -99,6 +99,16 @@ class Entry:
         self.function = function
         self.signature = numba.void(*[numba.int64] * n_arguments)
 
+    @property
+    def name(self) -> str:
+        return f"{self.function.__module__.rpartition('.')[2]}.{self.function.__name__}"
+
+    def is_cached(self) -> bool:
+        """Whether its machine code is at hand already, in memory or on disk."""
+        if "compiled" in self.__dict__:
+            return True
+        return CACHE_FOLDER is not None and any(CACHE_FOLDER.glob(f"*/{self.name}-*.nbi"))
+
     @cached_property
     def compiled(self) -> Any:
         return numba.cfunc(self.signature, cache=CACHE_FOLDER is not None, **_OPTIONS)(

@@ -80,9 +80,7 @@ def dot(matrix, activations, first, last, n, out, out_stride, scratch):
     for row in range(first, last):
         w = m.data + row * m.row_bytes
         for t in range(n):
-            value = _dot_row(
-                w, x.codes + t * x.padded, x.scales + t * per_token, blocks, scratch
-            )
+            value = _dot_row(w, x.codes + t * x.padded, x.scales + t * per_token, blocks, scratch)
             store(out + t * out_stride + (row - first) * 4, value)
 
 

@@ -107,10 +107,22 @@ def _sum_class(nothing, offset, codes, scales, first, blocks, x, c0, c1, c2, c3,
         s = x.sums + block * 4
         t0, t1 = load_i32(s + c0 * per_token * 4), load_i32(s + c1 * per_token * 4)
         t2, t3 = load_i32(s + c2 * per_token * 4), load_i32(s + c3 * per_token * 4)
-        low0, high0 = (_add_block(a0, offset, da, d0, t0, low0), _add_block(b0, offset, db, d0, t0, high0))
-        low1, high1 = (_add_block(a1, offset, da, d1, t1, low1), _add_block(b1, offset, db, d1, t1, high1))
-        low2, high2 = (_add_block(a2, offset, da, d2, t2, low2), _add_block(b2, offset, db, d2, t2, high2))
-        low3, high3 = (_add_block(a3, offset, da, d3, t3, low3), _add_block(b3, offset, db, d3, t3, high3))
+        low0, high0 = (
+            _add_block(a0, offset, da, d0, t0, low0),
+            _add_block(b0, offset, db, d0, t0, high0),
+        )
+        low1, high1 = (
+            _add_block(a1, offset, da, d1, t1, low1),
+            _add_block(b1, offset, db, d1, t1, high1),
+        )
+        low2, high2 = (
+            _add_block(a2, offset, da, d2, t2, low2),
+            _add_block(b2, offset, db, d2, t2, high2),
+        )
+        low3, high3 = (
+            _add_block(a3, offset, da, d3, t3, low3),
+            _add_block(b3, offset, db, d3, t3, high3),
+        )
     store(out, low0)
     store(out + 32, high0)
     store(out + 64, low1)

@@ -1,5 +1,6 @@
 """Machines that can run a model, found by name: `cpu` is the fast one, `reference` plain numpy."""
 
+from collections.abc import Callable
 from importlib import import_module
 
 from edgellama.config import ModelConfig
@@ -22,10 +23,12 @@ def load_backend(
     n_sequences: int = 1,
     n_threads: int | None = None,
     kv_type: str = "f16",
+    progress: Callable[[str], None] | None = None,
 ) -> Backend:
     """Make the backend called `name`; `n_ctx` tokens for each of `n_sequences` sequences.
 
-    kv_type: "f16" or "q8_0", how keys and values are kept (the reference keeps float32).
+    kv_type: "f16", "q8_0" or "f32", how keys and values are kept (the reference keeps float32).
+    progress: told in words what is being waited for, such as the first compilation.
     """
     if name not in BACKENDS:
         raise InvalidRequest(f"backend {name!r} is unknown; known are {', '.join(BACKENDS)}")
@@ -37,4 +40,5 @@ def load_backend(
         n_sequences=n_sequences,
         n_threads=n_threads,
         kv_type=kv_type,
+        progress=progress,
     )

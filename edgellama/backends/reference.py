@@ -5,6 +5,7 @@ position embedding on adjacent pairs, grouped-query attention, SwiGLU. Weights a
 and take 4 bytes each.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -50,6 +51,7 @@ class ReferenceBackend:
         n_sequences: int = 1,
         n_threads: int | None = None,
         kv_type: str = "f16",
+        progress: Callable[[str], None] | None = None,
     ) -> None:
         self.config, self.n_ctx, self.n_sequences = config, n_ctx, n_sequences
         self._embedding = weights.token_embd.dequantize()

@@ -123,6 +123,7 @@ load_i8x32, load_i8x16 = _loader(i8x32, i8x32.llvm), _loader(i8x16, i8x16.llvm)
 load_f32 = _loader(types.float32, ir.FloatType())
 load_i32 = _loader(types.int32, _I32)
 load_i64 = _loader(types.int64, ir.IntType(64))
+load_i8 = _loader(types.int8, ir.IntType(8))
 
 
 @intrinsic

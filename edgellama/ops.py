@@ -1,0 +1,233 @@
+"""The phases of a step: what every thread runs between two barriers.
+
+Each takes (s, ..., counter, ith): the context record, the address of the phase's shared counter, and
+the number of the thread. Threads take work by adding to the counter, so that a fast core does more.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .quant.activations import quantize_block, quantize_row
+from .quant.jit import kernel
+from .quant.kernels import BLOCK
+from .quant.records import address_of
+from .quant.simd.atomic import fetch_add
+from .quant.simd.vector import (
+    f32x16_to_i32,
+    first_lanes,
+    fma,
+    larger,
+    load_f32,
+    load_f32x16,
+    load_i64,
+    power_of_two,
+    round_even,
+    splat_f32x16,
+    store,
+    sum_lanes,
+)
+
+# mypy: disable-error-code="misc,untyped-decorator,no-untyped-def"
+
+LANES = 16
+FEW = 4  # up to so many tokens, streaming rows is quicker than unpacking them
+MAX_CHUNK = 256  # rows taken at once for few tokens: long runs suit the memory
+TILE_CHUNK = 64  # rows taken at once for many tokens: their outputs stay in the cache
+LARGEST_BATCH = 256  # rows of a batch that one step takes
+
+
+@intrinsic
+def call_entry(typingctx: Any, entry: Any, arguments: Any) -> Any:
+    """Call the entry at an address with a tuple of int64."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        i64 = ir.IntType(64)
+        values = [builder.extract_value(args[1], i) for i in range(len(arguments))]
+        kind = ir.FunctionType(ir.VoidType(), [i64] * len(values))
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), values)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, arguments), emit
+
+
+@kernel
+def exp(x):
+    """e ** x of f32x16, within 2 units in the last place for -87 <= x <= 88, clamped outside.
+
+    Range reduction and polynomial as in Cephes' expf.
+    """
+    x = larger(x, splat_f32x16(np.float32(-87)))
+    x = splat_f32x16(np.float32(0)) - larger(
+        splat_f32x16(np.float32(0)) - x, splat_f32x16(np.float32(-88))
+    )
+    n = round_even(x * splat_f32x16(np.float32(1.44269504088896341)))
+    r = fma(n, splat_f32x16(np.float32(-0.693359375)), x)
+    r = fma(n, splat_f32x16(np.float32(2.12194440e-4)), r)
+    y = splat_f32x16(np.float32(1.9875691500e-4))
+    y = fma(y, r, splat_f32x16(np.float32(1.3981999507e-3)))
+    y = fma(y, r, splat_f32x16(np.float32(8.3334519073e-3)))
+    y = fma(y, r, splat_f32x16(np.float32(4.1665795894e-2)))
+    y = fma(y, r, splat_f32x16(np.float32(1.6666665459e-1)))
+    y = fma(y, r, splat_f32x16(np.float32(5.0000001201e-1)))
+    y = fma(y, r * r, r + splat_f32x16(np.float32(1)))
+    return y * power_of_two(f32x16_to_i32(n))
+
+
+@kernel
+def scratch_of(s, ith):
+    return s.scratch + ith * s.scratch_bytes
+
+
+@kernel
+def embed(s, counter):
+    """x[t] = the embedding of token t."""
+    while True:
+        t = fetch_add(counter, 1)
+        if t >= s.n:
+            return
+        to = s.x + t * s.x_stride * 4
+        m = s.token_embd
+        token = load_i64(s.tokens + t * 8)
+        call_entry(m.unpack, (address_of(m), token, to, s.scratch))
+
+
+@kernel
+def _norm_row(s, x, weight, target, t):
+    """target[t] = x / rms(x) * weight, and its codes.  RMSNorm: Zhang and Sennrich, 2019."""
+    squares = splat_f32x16(np.float32(0))
+    for i in range(0, s.x_stride * 4, LANES * 4):
+        v = load_f32x16(x + i)
+        squares = fma(v, v, squares)
+    mean = sum_lanes(squares) / np.float32(s.dim)
+    scale = splat_f32x16(np.float32(1) / np.float32(math.sqrt(mean + np.float32(s.norm_eps))))
+    to = target.values + t * target.padded * 4
+    for i in range(0, s.x_stride * 4, LANES * 4):
+        store(to + i, load_f32x16(x + i) * scale * load_f32x16(weight + i))
+    if s.quantized:
+        quantize_row(target, t)
+
+
+@kernel
+def norm(s, weight, counter):
+    """normed[t] = RMSNorm of x[t]."""
+    while True:
+        t = fetch_add(counter, 1)
+        if t >= s.n:
+            return
+        _norm_row(s, s.x + t * s.x_stride * 4, weight, s.normed, t)
+
+
+@kernel
+def norm_wanted(s, counter):
+    """normed[i] = RMSNorm of the i-th row whose logits are asked for."""
+    while True:
+        i = fetch_add(counter, 1)
+        if i >= s.n_wanted:
+            return
+        row = load_i64(s.wanted + i * 8)
+        _norm_row(s, s.x + row * s.x_stride * 4, s.output_norm, s.normed, i)
+
+
+@kernel
+def chunk_of(rows, n, nth):
+    """Rows to take at once: many for a long stream, few enough that all threads end together."""
+    chunk = rows // (8 * nth) // BLOCK * BLOCK
+    return max(BLOCK, min(chunk, MAX_CHUNK if n <= FEW else TILE_CHUNK))
+
+
+@kernel
+def multiply(m, x, first, last, n, out, out_stride, scratch):
+    """out[t, r - first] = matrix row r . activations t."""
+    by = m.dot if n <= FEW else m.tile
+    call_entry(by, (address_of(m), address_of(x), first, last, n, out, out_stride, scratch))
+
+
+@kernel
+def project(m, x, n, out, out_stride, counter, nth, scratch):
+    """out[t] = matrix @ activations[t]."""
+    chunk = chunk_of(m.rows, n, nth)
+    while True:
+        first = fetch_add(counter, chunk)
+        if first >= m.rows:
+            return
+        last = min(m.rows, first + chunk)
+        multiply(m, x, first, last, n, out + first * 4, out_stride, scratch)
+
+
+@kernel
+def project_add(s, m, x, counter, nth, ith):
+    """x[t] += matrix @ activations[t]: the way back into the residual stream."""
+    chunk = chunk_of(m.rows, s.n, nth)
+    part = scratch_of(s, ith)
+    scratch = part + s.n * chunk * 4
+    while True:
+        first = fetch_add(counter, chunk)
+        if first >= m.rows:
+            return
+        last = min(m.rows, first + chunk)
+        multiply(m, x, first, last, s.n, part, chunk * 4, scratch)
+        for t in range(s.n):
+            to = s.x + (t * s.x_stride + first) * 4
+            for r in range(last - first):
+                at = to + r * 4
+                store(at, load_f32(at) + load_f32(part + (t * chunk + r) * 4))
+
+
+@kernel
+def project_qkv(s, layer, counter, nth, ith):
+    """Queries, keys and values, one after the other without waiting."""
+    x, scratch = s.normed, scratch_of(s, ith)
+    line = 64
+    project(layer.attn_q, x, s.n, s.q, s.n_heads * s.head_dim * 4, counter, nth, scratch)
+    kv_stride = s.n_kv_heads * s.head_dim * 4
+    project(layer.attn_k, x, s.n, s.k, kv_stride, counter + line, nth, scratch)
+    project(layer.attn_v, x, s.n, s.v, kv_stride, counter + 2 * line, nth, scratch)
+
+
+@kernel
+def swiglu(s, layer, counter, nth, ith):
+    """hidden[t] = silu(gate @ normed[t]) * (up @ normed[t]).  Shazeer, 2020."""
+    chunk = chunk_of(s.hidden_dim, s.n, nth)
+    gate = scratch_of(s, ith)
+    up = gate + s.n * chunk * 4
+    scratch = up + s.n * chunk * 4
+    one, zero = splat_f32x16(np.float32(1)), splat_f32x16(np.float32(0))
+    h = s.hidden
+    while True:
+        first = fetch_add(counter, chunk)
+        if first >= s.hidden_dim:
+            return
+        last = min(s.hidden_dim, first + chunk)
+        multiply(layer.ffn_gate, s.normed, first, last, s.n, gate, chunk * 4, scratch)
+        multiply(layer.ffn_up, s.normed, first, last, s.n, up, chunk * 4, scratch)
+        for t in range(s.n):
+            for r in range(0, last - first, BLOCK):
+                at = t * h.padded + first + r
+                for i in range(r, r + BLOCK, LANES):
+                    g = load_f32x16(gate + (t * chunk + i) * 4)
+                    u = load_f32x16(up + (t * chunk + i) * 4)
+                    value = g / (one + exp(zero - g)) * u
+                    value = first_lanes(value, last - first - i, np.float32(0))
+                    store(h.values + (t * h.padded + first + i) * 4, value)
+                if s.quantized:
+                    quantize_block(
+                        h.values + at * 4,
+                        h.codes + at,
+                        h.scales + at // BLOCK * 4,
+                        h.sums + at // BLOCK * 4,
+                    )
+
+
+@kernel
+def quantize_attended(s, counter):
+    """Codes of the attention's output (its heads may be narrower than a block)."""
+    while True:
+        t = fetch_add(counter, 1)
+        if t >= s.n:
+            return
+        quantize_row(s.attended, t)
