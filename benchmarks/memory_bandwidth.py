@@ -20,7 +20,7 @@ ROUNDS = 7
 
 
 @njit(nogil=True, cache=False)
-def _sum_words(words: NDArray[np.uint64]) -> int:
+def _sum_words(words: NDArray[np.uint64]) -> np.uint64:
     """Sum of `words` (n,), n a multiple of 4: four streams a quarter of the array apart."""
     quarter = words.size // 4
     a, b = words[:quarter], words[quarter : 2 * quarter]

@@ -73,11 +73,10 @@ class Edgellama:
     def forward(self, ids: Ids) -> NDArray[np.float32]:
         from edgellama.backends import Batch
 
-        logits: NDArray[np.float32] = self._backend.forward(
-            Batch.of(ids, sequence=0, start=self._position, wanted="last")
-        )
+        batch = Batch.of(ids, sequence=0, start=self._position, wanted="last")
         self._position += len(ids)
-        return logits[0]
+        logits: NDArray[np.float32] = self._backend.forward(batch)[0]
+        return logits
 
 
 class LlamaCpp:
