@@ -86,7 +86,7 @@ class PickleReader:
             self.n_opcodes += 1
             if self.n_opcodes > MAX_OPCODES:
                 self.refuse(f"its pickle has more than {MAX_OPCODES:,} opcodes")
-            opcode = self._take(1)[0]
+            opcode = self._byte()
             if opcode == _STOP:
                 return self._pop()
             action = _ACTIONS.get(opcode)
@@ -113,6 +113,9 @@ class PickleReader:
         taken = self.data[self.position : end]
         self.position = end
         return taken
+
+    def _byte(self) -> int:
+        return self._take(1)[0]
 
     def _number(self, layout: str) -> int:
         (number,) = struct.unpack(layout, self._take(struct.calcsize(layout)))
@@ -152,7 +155,7 @@ class PickleReader:
     # Opcodes that need more than a line.
 
     def _protocol(self) -> None:
-        protocol = self._take(1)[0]
+        protocol = self._byte()
         if protocol != 2:
             self.refuse(f"pickle protocol {protocol} where torch.save writes 2")
 
@@ -164,13 +167,14 @@ class PickleReader:
             self.refuse(f"text in its pickle before byte {self.position:,} is not UTF-8")
 
     def _long(self) -> None:
-        n_bytes = self._take(1)[0]
+        n_bytes = self._byte()
         if n_bytes > _MAX_INT_BYTES:
             self.refuse(f"an integer of {n_bytes} bytes in its pickle")
         self._push(int.from_bytes(self._take(n_bytes), "little", signed=True))
 
     def _tuple(self, n: int) -> None:
-        self._push(tuple(reversed([self._pop() for _ in range(n)])))
+        values = [self._pop() for _ in range(n)]
+        self._push(tuple(values[::-1]))
 
     def _put(self, index: int) -> None:
         value = self._pop()
@@ -370,7 +374,7 @@ _ACTIONS: dict[int, Callable[[PickleReader], None]] = {
     0x88: lambda m: m._push(True),
     0x89: lambda m: m._push(False),
     ord("J"): lambda m: m._push(m._number("<i")),
-    ord("K"): lambda m: m._push(m._number("<B")),
+    ord("K"): lambda m: m._push(m._byte()),
     ord("M"): lambda m: m._push(m._number("<H")),
     0x8A: PickleReader._long,
     ord("G"): lambda m: m._push(m._float()),
@@ -386,9 +390,9 @@ _ACTIONS: dict[int, Callable[[PickleReader], None]] = {
     ord("}"): lambda m: m._push({}),
     ord("s"): lambda m: m._set_items([m._pop(), m._pop()][::-1]),
     ord("u"): lambda m: m._set_items(m._pop_mark()),
-    ord("q"): lambda m: m._put(m._number("<B")),
+    ord("q"): lambda m: m._put(m._byte()),
     ord("r"): lambda m: m._put(m._number("<I")),
-    ord("h"): lambda m: m._get(m._number("<B")),
+    ord("h"): lambda m: m._get(m._byte()),
     ord("j"): lambda m: m._get(m._number("<I")),
     ord("c"): PickleReader._global,
     ord("R"): PickleReader._reduce,
