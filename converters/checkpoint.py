@@ -179,7 +179,9 @@ def looks_like(head: bytes) -> str:
     return f"no known format (it begins with {head[:8]!r})" if head else "empty"
 
 
-def parse_json(data: bytes, source: str | os.PathLike[str]) -> Any:
+def parse_json(
+    data: bytes, source: str | os.PathLike[str], max_values: int = _MAX_JSON_VALUES
+) -> Any:
     """The value of the JSON text `data`, of bounded cost whatever it says.
 
     Raises:
@@ -187,9 +189,9 @@ def parse_json(data: bytes, source: str | os.PathLike[str]) -> Any:
             Infinity, or more values than any Llama needs.
     """
     n_values = data.count(b",") + data.count(b"[") + data.count(b"{")  # counted before it is built
-    if n_values > _MAX_JSON_VALUES:
+    if n_values > max_values:
         raise CheckpointRefused(
-            f"{source}: JSON of {n_values:,} values, at most {_MAX_JSON_VALUES:,} are read"
+            f"{source}: JSON of {n_values:,} values, at most {max_values:,} are read"
         )
     try:
         return json.loads(
