@@ -15,7 +15,7 @@ from .checkpoint import SourceFile, quoted
 
 # Llama 405B has 1,138 tensors; these bound the memory that a directory can ask for.
 MAX_DIRECTORY_BYTES = 8 << 20
-MAX_MEMBERS = 50_000
+MAX_MEMBERS = 16_384
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _ENTRY = struct.Struct("<4s6H3I5H2I")

@@ -15,7 +15,7 @@ from .checkpoint import DTYPES, LazyTensor, SourceFile, looks_like, quoted
 from .stored_zip import Region, stored_members
 from .torch_pickle import PickleReader, TensorView
 
-MAX_PICKLE_BYTES = 4 << 20  # that of Llama 405B has 0.3 MB
+MAX_PICKLE_BYTES = 4 << 20  # that of Llama 405B has 0.2 MB
 
 _LEGACY_START = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # pickle of 0x1950a86a20f9469cfc6c
 _LEGACY_PROTOCOL = 1001

@@ -17,7 +17,7 @@ from edgellama.errors import CheckpointRefused
 
 from .checkpoint import DTYPES, MAX_DIMS, MAX_ELEMENTS, quoted
 
-# Llama 405B is written with 65,000 opcodes. The limit bounds time (under a second) and memory: an
+# Llama 405B is written with 40,000 opcodes. The limit bounds time (under a second) and memory: an
 # opcode makes at most one object of about 100 bytes.
 MAX_OPCODES = 250_000
 _MAX_NAME_BYTES = 256

@@ -227,6 +227,18 @@ def archives(w: Any) -> dict[str, Case]:
             "after 2 of 3|is misplaced",
         ),
         "zip, fewer members": (patched(len(good) - 14, "<I", 1 << 16 | 1), "follow the entries"),
+        "zip, too many members": (patched(len(good) - 14, "<I", 20_000 << 16 | 20_000), "20,000 m"),
+        "zip, zip64 size too large": (zip64_sized(good, second, 2**62), "contradicts the dir"),
+        "zip64, locator elsewhere": (zip64_ended(good, locator_error=1), "points elsewhere"),
+        "zip64, count contradicts": (zip64_ended(good, n_members=3), "contradicts its end"),
+        "zip64, count of 2^63": (
+            zip64_ended(patched(len(good) - 14, "<I", 2**32 - 1), n_members=2**63),
+            "has 9,223,372,036,854,775,808 members",
+        ),
+        "zip64, directory elsewhere": (
+            zip64_ended(patched(len(good) - 6, "<I", 2**32 - 1), offset=2**63),
+            "misplaced",
+        ),
         "zip, several disks": (patched(len(good) - 18, "<H", 1), "several disks"),
         "zip, directory elsewhere": (patched(len(good) - 6, "<I", 1), "misplaced"),
         "zip, appended": (good + b"x", "does not end with its directory"),
@@ -243,6 +255,31 @@ def archives(w: Any) -> dict[str, Case]:
         ),
         "zip, storage long": (w.archive(members | {"data/0": bytes(25)}), "has 25 bytes"),
     }
+
+
+def zip64_sized(archive: bytes, entry: int, n_bytes: int) -> bytes:
+    """`archive` whose directory entry at `entry`, its last, gives `n_bytes` in a zip64 field."""
+    data = bytearray(archive)
+    end = data.rindex(b"PK\5\6")
+    struct.pack_into("<2I", data, entry + 20, 2**32 - 1, 2**32 - 1)
+    struct.pack_into("<H", data, entry + 30, 20)
+    (n_directory,) = struct.unpack_from("<I", data, end + 12)
+    struct.pack_into("<I", data, end + 12, n_directory + 20)
+    return bytes(data[:end]) + struct.pack("<2H2Q", 1, 16, n_bytes, n_bytes) + bytes(data[end:])
+
+
+def zip64_ended(
+    archive: bytes, n_members: int = 2, offset: int | None = None, locator_error: int = 0
+) -> bytes:
+    """`archive` with the zip64 end record and locator that torch always writes."""
+    at = archive.rindex(b"PK\5\6")
+    start = archive.index(b"PK\1\2")
+    where = start if offset is None else offset
+    record = struct.pack(
+        "<4sQ2H2I4Q", b"PK\6\6", 44, 0, 0, 0, 0, n_members, n_members, at - start, where
+    )
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, at + locator_error, 1)
+    return archive[:at] + record + locator + archive[at:]
 
 
 def overlapping(program: bytes, w: Any) -> bytes:
