@@ -121,7 +121,7 @@ class Session:
         """Raise ContextFull, in words, if so many tokens are more than the context holds."""
         if n_tokens <= self.n_ctx:
             return
-        advice = f"shorten it or load with n_ctx={n_tokens} or more"
+        advice = f"shorten it or load with n_ctx={n_tokens} (--ctx {n_tokens}) or more"
         if n_tokens > self._context_length:
             advice = f"shorten it: the model reads at most {self._context_length:,}"
         raise ContextFull(
@@ -141,7 +141,7 @@ class Session:
         """Keep the first `n_kept` ids only."""
         # The list first: interrupted in between, it may be shorter than the cache, never longer.
         del self.tokens[n_kept:]
-        with self._step:
+        with self._step, _whole_step():
             self._open().rewind(self._sequence, n_kept)
 
     def run(

@@ -11,7 +11,7 @@ threads that use the same `Llama` take turns, answer by answer.
 
 import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
 from importlib import resources
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .backends import load_backend
-from .chat import ChatFormat, find_chat_format
+from .chat import ChatFormat, Messages, find_chat_format
 from .config import ModelConfig
 from .errors import InvalidRequest, ResourceError
 from .generate import Answer, Generation, Session
@@ -157,7 +157,7 @@ class Llama:
 
     def chat(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Messages,
         *,
         max_tokens: int | None = None,
         stop: str | Sequence[str] = (),
@@ -172,7 +172,7 @@ class Llama:
 
     def stream_chat(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Messages,
         *,
         max_tokens: int | None = None,
         stop: str | Sequence[str] = (),

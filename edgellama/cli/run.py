@@ -1,0 +1,93 @@
+"""`edgellama run`: continue a text."""
+
+import argparse
+import json
+
+from edgellama.generate import Answer, Generation
+
+from .options import (
+    add_model_options,
+    add_sampling_options,
+    add_text_options,
+    describe,
+    note,
+    open_llama,
+    read_text,
+    sampling_options,
+)
+
+HELP = "continue a text"
+EXAMPLES = """\
+examples:
+  edgellama run -p "Once upon a time" -n 100
+  edgellama run llama-2-7b.q4_0.gguf -f story.txt --temp 0 --stop "The end"
+  echo "def fib(n):" | edgellama run codellama.gguf -n -1 --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLES
+    add_model_options(parser)
+    add_text_options(parser)
+    parser.add_argument(
+        "-n",
+        "--max-tokens",
+        type=int,
+        default=256,
+        metavar="N",
+        help="most tokens to write; -1: until the context is full (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--special",
+        action="store_true",
+        help="read control tokens written in the text, such as <|eot_id|>, as control tokens",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object at the end:"
+        " text, tokens, finish_reason, prompt_tokens, seed, timings",
+    )
+    parser.add_argument("--stats", action="store_true", help="print tokens per second to stderr")
+    add_sampling_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    text = read_text(args)
+    sampling = sampling_options(args)
+    with open_llama(args) as llm:
+        generation = llm.generate(
+            llm.tokenize(text, bos=llm.tokenizer.add_bos, special=args.special),
+            max_tokens=None if args.max_tokens == -1 else args.max_tokens,
+            stop=args.stop,
+            **sampling,
+        )
+        if not args.json:
+            _print_as_it_comes(generation)
+        answer = generation.read()
+        if args.json:
+            print(json.dumps(_as_dict(answer, sampling["seed"]), ensure_ascii=False))
+        if answer.finish_reason == "length" and len(answer.tokens) != args.max_tokens:
+            note(f"stopped: the context of {llm.n_ctx:,} tokens is full")
+        if args.stats:
+            note(describe(answer.timings))
+    return 0
+
+
+def _print_as_it_comes(generation: Generation) -> None:
+    try:
+        for token in generation:
+            print(token.text, end="", flush=True)
+    finally:
+        print(flush=True)
+
+
+def _as_dict(answer: Answer, seed: int | None) -> dict[str, object]:
+    return {
+        "text": answer.text,
+        "tokens": answer.tokens,
+        "finish_reason": answer.finish_reason,
+        "prompt_tokens": answer.prompt_tokens,
+        "seed": seed,
+        "timings": answer.timings.as_dict(),
+    }
