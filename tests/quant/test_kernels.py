@@ -9,7 +9,7 @@ from edgellama.quant.jit import entry
 from edgellama.quant.kernels import ACTIVATIONS, BLOCK, MATRIX, PAD
 from edgellama.quant.records import activations_at
 
-# columns: one block, a rest of blocks, whole groups, groups and a rest; dense formats take any width
+# columns: one block, a rest, whole groups, groups and a rest; dense formats take any width
 COLUMNS = (32, 96, 256, 512, 736)
 DENSE_COLUMNS = (1, 7, 16, 40, 250, 300)
 
