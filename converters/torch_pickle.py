@@ -219,7 +219,7 @@ class PickleReader:
     def _reduce(self) -> None:
         arguments, function = self._pop(), self._pop()
         if not isinstance(function, _Builder) or not isinstance(arguments, tuple):
-            self.refuse(f"its pickle calls a {type(function).__name__}")
+            self.refuse(f"its pickle makes a call that is none before byte {self.position:,}")
         self._push(function.build(self, arguments))
 
     def _build(self) -> None:

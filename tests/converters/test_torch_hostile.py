@@ -132,9 +132,15 @@ def programs(w: Any) -> dict[str, Case]:
         "item of a list": (b"]NNs", "not a dictionary"),
         "odd items": (b"}(" + w.text("a") + b"u", "not a dictionary"),
         "name twice": (b"}(" + (w.text("a") + b"N") * 2 + b"u", "'a' twice"),
-        "call a dictionary": (b"}" + empty + b"R", "calls a dict"),
-        "call a storage type": (w.name("torch", "FloatStorage") + empty + b"R", "calls a Elem"),
-        "call without a tuple": (w.name("collections", "OrderedDict") + b"]R", "calls a _Buil"),
+        "call a dictionary": (b"}" + empty + b"R", "a call that is none"),
+        "call a storage type": (
+            w.name("torch", "FloatStorage") + empty + b"R",
+            "a call that is none",
+        ),
+        "call without a tuple": (
+            w.name("collections", "OrderedDict") + b"]R",
+            "a call that is none",
+        ),
         "ordered dictionary of pairs": (w.call("collections", "OrderedDict", b"]"), "arguments"),
         "state of a list": (b"]}b", "state of a list"),
         "persistent id of a module": (w.text("module") + b"Q", "persistent id"),
