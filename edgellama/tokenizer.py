@@ -27,7 +27,8 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 # The ids that end an answer, by their key and, for files without the key, by their text.
 _STOP_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 _STOP_TEXTS = ("<|end_of_text|>", "<|eot_id|>", "<|eom_id|>")
-_CONTROL_KEYS = (*_STOP_KEYS, "bos_token_id", "padding_token_id")
+_FIM_KEYS = ("fim_pre_token_id", "fim_suf_token_id", "fim_mid_token_id")
+_CONTROL_KEYS = (*_STOP_KEYS, "bos_token_id", "padding_token_id", *_FIM_KEYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,12 @@ class Vocabulary:
             for key in _CONTROL_KEYS
             if metadata.get(f"tokenizer.ggml.{key}") is not None
         }
-        # Some converters write end-of-turn tokens as ordinary ones; users must not type them.
+        # Some vocabularies type these as text (Code Llama's ▁<EOT>), but they steer the model.
         for key in _CONTROL_KEYS:
             id = named.get(key)
             if id is None:
                 continue
-            if types[id] in (NORMAL, USER_DEFINED) and re.fullmatch(r"<.+>", texts[id]):
+            if types[id] in (NORMAL, USER_DEFINED) and re.fullmatch("▁?<.+>", texts[id]):
                 types[id] = CONTROL
         return cls(texts, types, named, metadata)
 
@@ -94,7 +95,8 @@ class Tokenizer(ABC):
     def __init__(self, vocabulary: Vocabulary, defaults: Mapping[str, int], add_bos: bool) -> None:
         """defaults: the family's ids for the keys that the file leaves out."""
         control = {vocabulary.texts[id]: id for id in reversed(vocabulary.ids_of_type(CONTROL))}
-        self._control = {text: id for text, id in control.items() if text}
+        # One of a single character could not be told from text, so it cannot be written in one.
+        self._control = {text: id for text, id in control.items() if len(text) > 1}
         self._control_ids = frozenset(vocabulary.ids_of_type(CONTROL))
         self.vocab_size = len(vocabulary.texts)
         named = {**defaults, **vocabulary.named}
@@ -160,7 +162,7 @@ class Tokenizer(ABC):
 
     @property
     def control_tokens(self) -> Mapping[str, int]:
-        """Ids by the text of every control token."""
+        """Ids by text of the control tokens that `special` and `split` find."""
         return self._control
 
     @abstractmethod
