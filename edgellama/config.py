@@ -8,8 +8,10 @@ import math
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+
 from .errors import ModelFormatError
-from .gguf import GGUFFile, StringArray
+from .gguf import GGUFFile, StringArray, show
 
 # Keys that change the arithmetic in ways not run here, with the value that changes nothing.
 _NEUTRAL: dict[str, object] = {
@@ -49,14 +51,14 @@ class ModelConfig:
         arch = _get(file, "general.architecture", str, None)
         if arch != "llama":
             raise ModelFormatError(
-                f"{file.path}: holds a model of architecture {arch!r}; edgellama runs the Llama"
+                f"{file.path}: holds a model of architecture {show(arch)}; edgellama runs the Llama"
                 " text models (architecture 'llama')"
             )
         for key, neutral in _NEUTRAL.items():
-            if file.metadata.get(key, neutral) != neutral:
+            value = file.metadata.get(key, neutral)
+            if isinstance(value, np.ndarray) or value != neutral:
                 raise ModelFormatError(
-                    f"{file.path}: {key} is {file.metadata[key]!r}; models that need it are not"
-                    " supported"
+                    f"{file.path}: {key} is {show(value)}; models that need it are not supported"
                 )
         dim = _count(file, "llama.embedding_length", 2**20)
         n_heads = _count(file, "llama.attention.head_count", 2**14)
@@ -73,7 +75,7 @@ class ModelConfig:
                 f"{file.path}: llama.rope.dimension_count is {rope_dim}, an even number is needed"
             )
         return cls(
-            name=_get(file, "general.name", str, file.path.stem),
+            name=_name(file),
             dim=dim,
             n_layers=_count(file, "llama.block_count", 2**12),
             n_heads=n_heads,
@@ -87,6 +89,12 @@ class ModelConfig:
             rope_dim=rope_dim,
             rope_scale=_rope_scale(file),
         )
+
+
+def _name(file: GGUFFile) -> str:
+    """What the model calls itself, fit to be printed on a terminal."""
+    name = _get(file, "general.name", str, file.path.stem)
+    return "".join(letter for letter in name[:200] if letter.isprintable())
 
 
 def _head_dim(file: GGUFFile, dim: int, n_heads: int) -> int:
@@ -134,11 +142,11 @@ def _rope_scale(file: GGUFFile) -> float:
     """The factor of linear rope scaling (Llama 3.1's scaling is a tensor, rope_freqs.weight)."""
     kind = _get(file, "llama.rope.scaling.type", str, "none")
     if kind == "linear":
-        return _real(file, "llama.rope.scaling.factor", 0.0, 1e6)
+        return _real(file, "llama.rope.scaling.factor", 1e-6, 1e6)
     if kind == "none":  # before the key had a type, a factor alone meant linear
-        return _real(file, "llama.rope.scale_linear", 0.0, 1e6, default=1.0)
+        return _real(file, "llama.rope.scale_linear", 1e-6, 1e6, default=1.0)
     raise ModelFormatError(
-        f"{file.path}: llama.rope.scaling.type is {kind!r}; known are 'none' and 'linear'"
+        f"{file.path}: llama.rope.scaling.type is {show(kind)}; known are 'none' and 'linear'"
     )
 
 

@@ -194,6 +194,8 @@ class GGUFFile:
         """The packed rows of a tensor: (rows, row_bytes), read-only; one row if 1-D, and the
         leading dimensions taken together if 3-D or 4-D."""
         info = self.tensors[name]
+        if not self._maps:
+            raise ValueError(f"{self.path}: is closed")
         view = np.frombuffer(self._maps[info.part], np.uint8, info.n_bytes, info.offset)
         return view.reshape(-1, info.format.row_bytes(info.shape[-1]))
 
@@ -233,16 +235,18 @@ class GGUFFile:
         count = first.metadata.get("split.count")
         if name is None:
             raise ModelFormatError(
-                f"{self.path}: is one of {count!r} parts, but is not named NAME-00001-of-0000N.gguf"
+                f"{self.path}: is one of {show(count)} parts, but is not named"
+                " NAME-00001-of-0000N.gguf"
             )
         if int(name["part"]) != 1:
             raise ModelFormatError(
                 f"{self.path}: is part {int(name['part'])} of a split model; open the first part,"
                 f" {name['stem']}-00001-of-{name['count']}.gguf"
             )
-        if count != int(name["count"]) or not 1 <= int(name["count"]) <= MAX_PARTS:
+        if not _equal(count, int(name["count"])) or not 1 <= int(name["count"]) <= MAX_PARTS:
             raise ModelFormatError(
-                f"{self.path}: split.count is {count!r}, the file's name says {int(name['count'])}"
+                f"{self.path}: split.count is {show(count)}, the file's name says"
+                f" {int(name['count'])}"
             )
         paths = [
             self.path.with_name(f"{name['stem']}-{i:05d}-of-{name['count']}.gguf")
@@ -257,27 +261,36 @@ class GGUFFile:
         tensors = dict(first.tensors)
         for part, path in enumerate(paths):
             header = first if part == 0 else self._open_part(path, part)
-            if header.metadata.get("split.no") != part or header.metadata["split.count"] != count:
+            no, of = header.metadata.get("split.no"), header.metadata.get("split.count")
+            if not (_equal(no, part) and _equal(of, len(paths))):
                 raise ModelFormatError(
-                    f"{path}: says it is part {header.metadata.get('split.no')!r} (from 0) of"
-                    f" {header.metadata.get('split.count')!r}, expected {part} of {count}"
+                    f"{path}: says it is part {show(no)} (from 0) of {show(of)}, expected {part}"
+                    f" of {len(paths)}"
                 )
             if part and (twice := tensors.keys() & header.tensors.keys()):
                 raise ModelFormatError(
-                    f"{path}: tensor {_show(min(twice))} is in an earlier part as well"
+                    f"{path}: tensor {show(min(twice))} is in an earlier part as well"
                 )
             tensors |= header.tensors
         total = first.metadata.get("split.tensors.count", len(tensors))
-        if total != len(tensors):
+        if not _equal(total, len(tensors)):
             raise ModelFormatError(
                 f"{self.path}: the parts hold {len(tensors):,} tensors, split.tensors.count says"
-                f" {total!r}; the parts are not of one model"
+                f" {show(total)}; the parts are not of one model"
             )
         self.tensors = MappingProxyType(tensors)
 
 
 def _is_split(path: Path, metadata: Mapping[str, Value]) -> bool:
-    return _PART_NAME.fullmatch(path.name) is not None or metadata.get("split.count", 1) != 1
+    """Whether there are other parts, by what the file says or by how it is named."""
+    name = _PART_NAME.fullmatch(path.name)
+    default = int(name["count"]) if name else 1
+    return not (_equal(metadata.get("split.count", default), 1) and default == 1)
+
+
+def _equal(value: Value | None, number: int) -> bool:
+    """Whether a metadata value is this number; an array never is."""
+    return isinstance(value, int) and value == number
 
 
 def _map_file(path: Path) -> mmap.mmap:
@@ -290,7 +303,8 @@ def _map_file(path: Path) -> mmap.mmap:
             _check_beginning(path, file.read(64))
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, OverflowError, ValueError) as error:
-        raise ResourceError(f"{path}: cannot be opened: {error}") from error
+        words = getattr(error, "strerror", None) or error
+        raise ResourceError(f"{path}: cannot be opened: {words}") from error
 
 
 def _check_beginning(path: Path, head: bytes) -> None:
@@ -300,7 +314,7 @@ def _check_beginning(path: Path, head: bytes) -> None:
     if not head:
         raise ModelFormatError(f"{path}: is empty; the download failed")
     for at, begin, words in _LOOKS_LIKE:
-        if head.lstrip()[at:].startswith(begin):
+        if head[at:].startswith(begin) or (at == 0 and head.lstrip().startswith(begin)):
             raise ModelFormatError(f"{path}: not a GGUF file; it looks like {words}")
     raise ModelFormatError(f"{path}: not a GGUF file; it begins with {head[:8]!r}, not b'GGUF'")
 
@@ -379,39 +393,39 @@ class _Header:
         start = self._at
         key = self._name("metadata key")
         if key in self.metadata:
-            raise self._fail(f"metadata key {_show(key)} appears twice", start)
+            raise self._fail(f"metadata key {show(key)} appears twice", start)
         self.metadata[key] = self._value(key, self._number("<I"))
 
     def _value(self, key: str, kind: int) -> Value:
         if kind == _STRING:
-            return self._string(f"the value of {_show(key)}")
+            return self._string(f"the value of {show(key)}")
         if kind in _NUMBERS:
             value: Value = self._numbers(key, kind, 1)[0].item()
             return value
         if kind != _ARRAY:
-            raise self._fail(f"{_show(key)} has value type {kind}, known are 0 to 12", self._at - 4)
+            raise self._fail(f"{show(key)} has value type {kind}, known are 0 to 12", self._at - 4)
         kind, count = self._number("<I"), self._number("<Q")
         if kind == _STRING:
             return self._strings(key, count)
         if kind in _NUMBERS:
             return self._numbers(key, kind, count)
         raise self._fail(
-            f"{_show(key)} is an array of value type {kind}; it must hold numbers or strings",
+            f"{show(key)} is an array of value type {kind}; it must hold numbers or strings",
             self._at - 12,
         )
 
     def _numbers(self, key: str, kind: int, count: int) -> npt.NDArray[Any]:
         dtype = _NUMBERS[kind]
-        self._need(count * dtype.itemsize, f"the value of {_show(key)}")
+        self._need(count * dtype.itemsize, f"the value of {show(key)}")
         raw = self._data[self._at : self._at + count * dtype.itemsize]
         if kind == _BOOL and raw.strip(b"\0\1"):
-            raise self._fail(f"{_show(key)} is of type bool, but not 0 or 1")
+            raise self._fail(f"{show(key)} is of type bool, but not 0 or 1")
         self._at += len(raw)
         return np.frombuffer(raw, dtype)
 
     def _strings(self, key: str, count: int) -> StringArray:
         """Find where each string ends; the one loop that a large vocabulary waits for."""
-        self._need(count * 8, f"the value of {_show(key)}")
+        self._need(count * 8, f"the value of {show(key)}")
         start, ends = self._at, np.empty(count, np.int64)
         data, at, end, unpack = self._data, start, self._end, struct.Struct("<Q").unpack_from
         for i in range(count):
@@ -420,12 +434,12 @@ class _Header:
             at += 8
             if at > end:
                 raise self._fail(
-                    f"string {i:,} of {_show(key)} ends behind the file; it is damaged or its"
+                    f"string {i:,} of {show(key)} ends behind the file; it is damaged or its"
                     " download incomplete"
                 )
             ends[i] = at - start
         self._at = at
-        return StringArray(data[start:at], ends, f"{self.path}: {_show(key)}")
+        return StringArray(data[start:at], ends, f"{self.path}: {show(key)}")
 
     def _alignment(self) -> int:
         alignment = self.metadata.get("general.alignment", DEFAULT_ALIGNMENT)
@@ -436,7 +450,8 @@ class _Header:
             or alignment & (alignment - 1)
         ):
             raise ModelFormatError(
-                f"{self.path}: general.alignment is {alignment!r}, expected a power of two from 8"
+                f"{self.path}: general.alignment is {show(alignment)}, expected a power of two"
+                " from 8 to 1,048,576"
             )
         return alignment
 
@@ -446,17 +461,15 @@ class _Header:
         name = self._name("tensor")
         n_dims = self._number("<I")
         if not 1 <= n_dims <= 4:
-            raise self._fail(
-                f"tensor {_show(name)} has {n_dims} dimensions, expected 1 to 4", start
-            )
+            raise self._fail(f"tensor {show(name)} has {n_dims} dimensions, expected 1 to 4", start)
         shape = tuple(self._number("<Q") for _ in range(n_dims))[::-1]
         if not all(1 <= dim <= MAX_DIM for dim in shape):
-            raise self._fail(f"tensor {_show(name)} has the shape {shape}", start)
+            raise self._fail(f"tensor {show(name)} has the shape {shape}", start)
         format = self._format(name, self._number("<I"))
         try:
             n_bytes = math.prod(shape[:-1]) * format.row_bytes(shape[-1])
         except ValueError as error:
-            raise self._fail(f"tensor {_show(name)}: {error}", start) from None
+            raise self._fail(f"tensor {show(name)}: {error}", start) from None
         return TensorInfo(name, shape, format, self._number("<Q"), n_bytes, part)
 
     def _format(self, name: str, ggml_type: int) -> Format:
@@ -465,20 +478,20 @@ class _Header:
         known = ", ".join(format.name for format in FORMATS)
         if ggml_type in _GGML_TYPES:
             raise self._fail(
-                f"tensor {_show(name)} is of type {_GGML_TYPES[ggml_type]}; this version runs"
+                f"tensor {show(name)} is of type {_GGML_TYPES[ggml_type]}; this version runs"
                 f" {known}: take or make (`edgellama convert`) a file of one of these types"
             )
-        raise self._fail(f"tensor {_show(name)} has type {ggml_type}, which is none of {known}")
+        raise self._fail(f"tensor {show(name)} has type {ggml_type}, which is none of {known}")
 
     def _place(self, infos: list[TensorInfo], start: int, alignment: int) -> dict[str, TensorInfo]:
         """Move offsets to the start of the file; each tensor inside it, aligned, and alone."""
         tensors: dict[str, TensorInfo] = {}
         for info in infos:
             if info.name in tensors:
-                raise ModelFormatError(f"{self.path}: tensor {_show(info.name)} appears twice")
+                raise ModelFormatError(f"{self.path}: tensor {show(info.name)} appears twice")
             if info.offset % alignment:
                 raise ModelFormatError(
-                    f"{self.path}: tensor {_show(info.name)} lies at {info.offset:,}, which is not"
+                    f"{self.path}: tensor {show(info.name)} lies at {info.offset:,}, which is not"
                     f" a multiple of the alignment {alignment}"
                 )
             tensors[info.name] = replace(info, offset=start + info.offset)
@@ -486,7 +499,7 @@ class _Header:
         for left, right in pairwise(by_offset):
             if left.offset + left.n_bytes > right.offset:
                 raise ModelFormatError(
-                    f"{self.path}: tensors {_show(left.name)} and {_show(right.name)} overlap"
+                    f"{self.path}: tensors {show(left.name)} and {show(right.name)} overlap"
                 )
         if by_offset and (end := by_offset[-1].offset + by_offset[-1].n_bytes) > self._size:
             raise ModelFormatError(
@@ -496,6 +509,10 @@ class _Header:
         return tensors
 
 
-def _show(name: str) -> str:
-    """A name out of the file, fit for a message: escaped and cut, for it may be hostile."""
-    return repr(name if len(name) <= 64 else name[:61] + "...")
+def show(value: object) -> str:
+    """Something out of a file, fit for a one-line message: escaped and cut, it may be hostile."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 64 else value[:61] + "...")
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.size:,}"
+    return repr(value)

@@ -194,16 +194,16 @@ def _add_value(writer: "GGUFWriter", key: str, value: WriteValue) -> None:
     """Add one metadata value in the GGUF type that WriteValue promises."""
     from gguf import GGUFValueType as Kind
 
-    if isinstance(value, bool):
+    if isinstance(value, str):
+        writer.add_key_value(key, value, Kind.STRING)
+    elif isinstance(value, np.generic):  # before float, which np.float64 is as well
+        writer.add_key_value(key, value.item(), Kind[value.dtype.name.upper()])
+    elif isinstance(value, bool):
         writer.add_key_value(key, value, Kind.BOOL)
     elif isinstance(value, int):
         writer.add_key_value(key, value, Kind[_narrowest(value)])
     elif isinstance(value, float):
         writer.add_key_value(key, value, Kind.FLOAT32)
-    elif isinstance(value, str):
-        writer.add_key_value(key, value, Kind.STRING)
-    elif isinstance(value, np.generic):
-        writer.add_key_value(key, value.item(), Kind[value.dtype.name.upper()])
     elif len(value) == 0:
         return
     elif isinstance(value, np.ndarray):

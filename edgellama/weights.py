@@ -91,8 +91,8 @@ def load_weights(file: GGUFFile, config: ModelConfig) -> ModelWeights:
     rope_factors = np.ones(config.rope_dim // 2, np.float32)
     if "rope_freqs.weight" in file.tensors:
         rope_factors = vector("rope_freqs")
-        if not (rope_factors > 0).all():
-            raise ModelFormatError(f"{file.path}: rope_freqs.weight holds factors that are not > 0")
+        if not (rope_factors >= 1e-6).all():  # a frequency divided by less is not finite
+            raise ModelFormatError(f"{file.path}: rope_freqs.weight holds factors below 0.000001")
     token_embd = matrix("token_embd")
     return ModelWeights(
         token_embd=token_embd,

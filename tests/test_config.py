@@ -103,6 +103,7 @@ def test_what_a_file_may_leave_out_has_its_default(read: Callable[..., ModelConf
         ("tokenizer.ggml.bos_token_id", 10**6, "bos_token_id is 1000000, outside the vocabulary"),
         ("tokenizer.ggml.eos_token_id", -1, "eos_token_id is -1, outside the vocabulary"),
         ("llama.expert_count", 8, "expert_count is 8; models that need it"),
+        ("llama.expert_count", np.array([8, 8], np.int32), "expert_count is an array of 2; models"),
         ("llama.attention.causal", False, "causal is False; models that need it"),
     ],
 )
@@ -119,6 +120,10 @@ def test_heads_that_do_not_divide_the_width_need_their_own_length(
     lengths = dict.fromkeys(["llama.attention.key_length", "llama.attention.value_length"])
     with pytest.raises(ModelFormatError, match=r"does not divide llama\.embedding_length 64"):
         read(n_heads=6, metadata=lengths | {"llama.rope.dimension_count": None})
+
+
+def test_a_name_cannot_write_to_the_terminal(read: Callable[..., ModelConfig]) -> None:
+    assert read(metadata={"general.name": "a\x1b[2Jb\n" + "c" * 999}).name[:6] == "a[2Jbc"
 
 
 def test_linear_scaling_is_read(read: Callable[..., ModelConfig]) -> None:
@@ -245,7 +250,7 @@ def test_the_first_five_wrong_tensors_are_listed(
         (zeros("blk.0.attn_k.weight", 64, 64), r"attn_k.weight is \(64, 64\), expected \(32, 64\)"),
         (zeros("output_norm.weight", 32), r"output_norm.weight is \(32,\), expected \(64,\)"),
         (zeros("blk.0.attn_q.bias", 64), "'blk.0.attn_q.bias' is not a tensor of a Llama"),
-        (zeros("rope_freqs.weight", 8), r"rope_freqs.weight holds factors that are not > 0"),
+        (zeros("rope_freqs.weight", 8), r"rope_freqs.weight holds factors below 0.000001"),
         (zeros("rope_freqs.weight", 4, value=1), r"rope_freqs.weight is \(4,\), expected \(8,\)"),
         (zeros("output_norm.weight", 64, value=np.nan), "output_norm.weight holds values that"),
     ],

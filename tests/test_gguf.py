@@ -100,6 +100,8 @@ def test_views_and_metadata_outlive_the_file(tiny_llama: Path) -> None:
         view, before = file.data("token_embd.weight"), file.data("token_embd.weight").copy()
         tokens = file.metadata["tokenizer.ggml.tokens"]
     np.testing.assert_array_equal(view, before)
+    with pytest.raises(ValueError, match="is closed"):
+        file.data("token_embd.weight")
     assert tokens[0] == "<unk>"  # type: ignore[index]
 
 
@@ -210,6 +212,20 @@ def test_a_truncated_part_is_named(parts: list[Path]) -> None:
         GGUFFile(parts[0])
 
 
+@pytest.mark.parametrize("count", [None, np.array([3, 3], np.uint16), "3", np.uint16(4)])
+def test_a_part_that_does_not_know_the_others_is_refused(parts: list[Path], count: Any) -> None:
+    keys = METADATA | {"split.no": np.uint16(1)} | ({} if count is None else {"split.count": count})
+    write_gguf(parts[1], keys, [tensor("t2"), tensor("t3")])
+    with pytest.raises(ModelFormatError, match=r"says it is part 1 \(from 0\) of"):
+        GGUFFile(parts[0])
+
+
+def test_one_file_named_as_part_one_of_one_needs_no_keys(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "m-00001-of-00001.gguf", METADATA, [tensor()])
+    with GGUFFile(tmp_path / "m-00001-of-00001.gguf") as file:
+        assert list(file.tensors) == ["w"]
+
+
 def test_parts_of_two_models_are_refused(parts: list[Path]) -> None:
     other = {"split.no": np.uint16(2), "split.count": np.uint16(3)}
     write_gguf(parts[2], METADATA | other, [tensor("x"), tensor("y")])
@@ -233,6 +249,7 @@ def test_the_file_is_the_one_gguf_py_writes(tmp_path: Path) -> None:
         "real": 0.25,
         "flag": False,
         "short": np.uint16(9),
+        "double": np.float64(0.1),
         "text": "grüße",
         "words": words,
         "numbers": numbers,
@@ -247,6 +264,7 @@ def test_the_file_is_the_one_gguf_py_writes(tmp_path: Path) -> None:
     writer.add_float32("real", 0.25)
     writer.add_bool("flag", False)
     writer.add_uint16("short", 9)
+    writer.add_float64("double", 0.1)
     writer.add_string("text", "grüße")
     writer.add_array("words", words)
     writer.add_array("numbers", numbers.tolist())

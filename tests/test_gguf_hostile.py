@@ -83,7 +83,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     ),
     "web page": (b"\n<!DOCTYPE html><html>", "looks like a web page"),
     "JSON": (b'{"model_type": "llama"}', "looks like JSON"),
-    "safetensors": (struct.pack("<Q", 60) + b'{"w":{"dtype":"F16"}}', "safetensors"),
+    "safetensors": (struct.pack("<Q", 32) + b'{"w":{"dtype":"F16"}}', "safetensors"),
     "zip": (b"PK\x03\x04" + bytes(60), r"\.pth"),
     "pickle": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", r"\.pth"),
     "gzip": (b"\x1f\x8b\x08" + bytes(60), "gzip"),

@@ -283,6 +283,12 @@ def test_rows_out_of_range_are_refused(model: Backend, batch: Batch, words: str)
         model.forward(batch)
 
 
+def test_ids_that_are_not_whole_numbers_are_refused() -> None:
+    for tokens in ([1.5], [2**40]):
+        with pytest.raises(InvalidRequest, match="whole numbers"):
+            Batch.of(tokens)
+
+
 def test_positions_must_ascend(model: Backend) -> None:
     model.forward(Batch.of([1, 2]))
     with pytest.raises(InvalidRequest, match="do not ascend"):

@@ -36,7 +36,10 @@ class Batch:
         wanted: Literal["last", "all", "none"] = "last",
     ) -> "Batch":
         """Consecutive tokens of one sequence, the first of them at position `start`."""
-        ids = np.atleast_1d(np.asarray(tokens, dtype=np.int32))
+        given = np.atleast_1d(np.asarray(tokens))
+        ids = given.astype(np.int32)
+        if (ids != given).any():
+            raise InvalidRequest("token ids must be whole numbers of 32 bits")
         mask = np.full(ids.shape, wanted == "all")
         if wanted == "last" and ids.size:
             mask[-1] = True
