@@ -228,6 +228,13 @@ SYSTEMS = (
 )
 
 
+def make_document(rng: random.Random, *, train: bool) -> str | list[Message]:
+    """What the model is trained on: one time in five a plain story, else a chat."""
+    if rng.random() < 0.2:
+        return make_story(rng, SKELETONS, train=train).text
+    return make_chat(rng, train=train)
+
+
 def make_chat(rng: random.Random, *, train: bool) -> list[Message]:
     """A whole conversation, user first (after an occasional system message)."""
     chat: list[Message] = []

@@ -11,9 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import sentencepiece
-from chats import Message, make_chat
-from grammar import make_story
-from stories import SKELETONS
+from chats import Message, make_chat, make_document
 
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
 START_HEADER, END_HEADER, END_OF_TURN = "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"
@@ -76,16 +74,15 @@ class TinyTokenizer:
             ids.append(self.end_of_turn)
         return ids
 
-    def story(self, text: str) -> list[int]:
-        """A plain text between begin and end of text."""
-        return [self.bos, *self.encode(text), self.eos]
+    def document(self, document: str | Sequence[Message]) -> list[int]:
+        """A chat, or a plain text between begin and end of text."""
+        if isinstance(document, str):
+            return [self.bos, *self.encode(document), self.eos]
+        return self.chat(document)
 
 
 def documents(tokenizer: TinyTokenizer, seed: int, *, train: bool) -> Iterator[list[int]]:
-    """Endless fresh documents, one in five a plain story, the others chats."""
+    """Endless fresh documents of one split."""
     rng = random.Random(seed)
     while True:
-        if rng.random() < 0.2:
-            yield tokenizer.story(make_story(rng, SKELETONS, train=train).text)
-        else:
-            yield tokenizer.chat(make_chat(rng, train=train))
+        yield tokenizer.document(make_document(rng, train=train))
