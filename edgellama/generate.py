@@ -30,7 +30,7 @@ FinishReason = Literal["stop", "length"]
 
 # A prefill looks up for Ctrl-C between chunks of rows: many, so that a weight once read serves them
 # all, but only so many as take about a quarter of a second.
-CHUNK_ROWS = 32, 512  # least and most
+CHUNK_ROWS = 32, 256  # least and most
 CHUNK_SECONDS = 0.25
 # Ids of the prompt that a continuation's decoder sees first: enough to know that the text has
 # begun, so that a leading space stays.

@@ -11,7 +11,7 @@ threads that use the same `Llama` take turns, answer by answer.
 
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
 from importlib import resources
@@ -55,6 +55,7 @@ class Llama:
         kv_type: str = "f16",
         backend: str = "cpu",
         chat_format: str | None = None,
+        progress: Callable[[str], None] | None = None,
     ) -> None:
         """Open a GGUF file; without a path, the small model that ships with edgellama.
 
@@ -64,6 +65,7 @@ class Llama:
         kv_type: how keys and values are kept, "f16" or "q8_0".
         backend: "cpu" or "reference" (plain numpy: slow, for comparisons).
         chat_format: name of a built-in chat format; None takes the one the file asks for.
+        progress: told in words what is being waited for, such as the first compilation.
 
         Raises ModelFormatError for a file that is damaged or of another kind, ResourceError if it
         cannot be read or memory is short, InvalidRequest for an argument out of range.
@@ -72,13 +74,14 @@ class Llama:
             n_ctx = _check_int("n_ctx", n_ctx, 1)
         if n_threads is not None:
             n_threads = _check_int("n_threads", n_threads, 1)
-        self._chat_format_name = chat_format
         # Whatever fails, what was opened before it is closed.
         with ExitStack() as stack:
             self.path = stack.enter_context(shipped_model()) if path is None else Path(path)
             file = stack.enter_context(GGUFFile(self.path))
             self.config = ModelConfig.from_gguf(file)
             self.tokenizer = load_tokenizer(file.metadata)
+            if chat_format is not None:
+                self.chat_format = find_chat_format(self.tokenizer, chat_format)
             self.n_ctx = min(n_ctx or self.config.context_length, self.config.context_length)
             machine = load_backend(
                 backend,
@@ -88,6 +91,7 @@ class Llama:
                 n_sequences=1,
                 n_threads=n_threads,
                 kv_type=kv_type,
+                progress=progress,
             )
             self._session = Session(machine)
             stack.callback(self._session.close)
@@ -96,7 +100,7 @@ class Llama:
     @cached_property
     def chat_format(self) -> ChatFormat | None:
         """How conversations are written for this model; None if it is a base model."""
-        return find_chat_format(self.tokenizer, self._chat_format_name)
+        return find_chat_format(self.tokenizer)
 
     def tokenize(self, text: str, *, bos: bool = False, special: bool = False) -> list[int]:
         """Token ids of a text.

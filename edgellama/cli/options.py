@@ -63,6 +63,7 @@ def open_llama(args: argparse.Namespace, chat_format: str | None = None) -> Llam
         kv_type=args.kv_type,
         backend=args.backend,
         chat_format=chat_format,
+        progress=note if sys.stderr.isatty() else None,
     )
 
 
