@@ -1,8 +1,8 @@
 """Rotary positions, the cache, and attention: the phases of a step that look at other tokens.
 
-Attention streams over the cache block by block with an online softmax (Milakov and Gimelshein, 2018), so
-no row of scores is ever longer than a block. Blocks begin at fixed positions: a row's result does not
-depend on what it was computed together with.
+Attention streams over the cache block by block with an online softmax (Milakov and Gimelshein,
+2018), so no row of scores is ever longer than a block. Blocks begin at fixed positions: a row's
+result does not depend on what it was computed together with.
 """
 
 import numpy as np
@@ -33,8 +33,6 @@ from .quant.simd.vector import (
     sum_lanes,
 )
 
-# mypy: disable-error-code="misc,untyped-decorator,no-untyped-def"
-
 GROUP_ROWS = 16  # rows of one sequence that share a look at a block
 NEVER = np.float32(-1e30)  # the score of a key that is not to be seen
 
@@ -47,7 +45,7 @@ def padded_head(head_dim):
 
 @kernel
 def _rotate(head, cos, sin, half):
-    """Neighbouring pairs as complex numbers, turned by the angle of the position.  Su et al., 2021."""
+    """Neighbouring pairs as complex numbers, turned by the position's angle.  Su et al., 2021."""
     for i in range(half):
         at = head + i * 8
         a, b, c, s = load_f32(at), load_f32(at + 4), load_f32(cos + i * 4), load_f32(sin + i * 4)
@@ -78,7 +76,7 @@ def _scale_of(values):
 
 @kernel
 def _write_key_q8_0(to, token, k, head_dim, line):
-    """Codes scattered over the rows of the block, scales behind them; `line`: 32 bytes of scratch."""
+    """Codes scattered over the rows of the block, scales behind; `line`: 32 bytes of scratch."""
     scales = to + head_dim * BLOCK_TOKENS
     for b in range(head_dim // BLOCK):
         scale, inverse = _scale_of(k + b * BLOCK * 4)
@@ -171,7 +169,7 @@ def _widen_values_q8_0(values, head_dim, n, to):
 
 @kernel
 def _score(q, keys, head_dim, scale, visible, scores):
-    """scores[j] = scale * q . keys[j] for 64 keys, NEVER where j >= visible; the largest of them."""
+    """scores[j] = scale * q . keys[j] of 64 keys, NEVER where j >= visible; the largest."""
     a = b = c = d = splat_f32x16(np.float32(0))
     for i in range(head_dim):
         x, at = splat_f32x16(load_f32(q + i * 4)), keys + i * BLOCK_TOKENS * 4

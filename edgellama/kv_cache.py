@@ -3,7 +3,7 @@
 A sequence is a table of block numbers, so that sequences share the blocks of a common prefix, and
 only blocks in use take memory. One block holds, for each layer and each of its kv heads:
 
-    keys     f16, f32  (head_dim, 64)            transposed: 64 keys are met by one value of the query
+    keys     f16, f32  (head_dim, 64)            transposed: a value of the query meets 64
              q8_0      codes (head_dim, 64) int8, then scales (head_dim / 32, 64) f16
     values   f16, f32  (64, width)               width: head_dim padded to 16
              q8_0      codes (64, head_dim) int8, then scales (64, head_dim / 32) f16
@@ -56,7 +56,8 @@ class KVCache:
         except MemoryError:
             raise ResourceError(
                 f"the cache of {n_sequences} x {n_ctx:,} tokens needs "
-                f"{n_blocks * self.block_bytes / 1e9:.1f} GB; ask for a smaller n_ctx or kv_type q8_0"
+                f"{n_blocks * self.block_bytes / 1e9:.1f} GB; ask for a smaller n_ctx or for"
+                " kv_type q8_0"
             ) from None
         self.tables: npt.NDArray[np.int64] = np.zeros((n_sequences, per_sequence), np.int64)
         self._lengths = [0] * n_sequences
@@ -99,7 +100,7 @@ class KVCache:
         self._lengths[sequence] = n_tokens
 
     def copy(self, source: int, target: int, n_tokens: int) -> None:
-        """Make the first `n_tokens` of `source` the content of `target`; whole blocks are shared."""
+        """Make the first `n_tokens` of `source` the content of `target`; blocks are shared."""
         if not 0 <= n_tokens <= self._lengths[source]:
             raise InvalidRequest(
                 f"cannot copy {n_tokens} tokens of a sequence of {self._lengths[source]}"

@@ -1,7 +1,8 @@
 """The phases of a step: what every thread runs between two barriers.
 
-Each takes (s, ..., counter, ith): the context record, the address of the phase's shared counter, and
-the number of the thread. Threads take work by adding to the counter, so that a fast core does more.
+Each takes (s, ..., counter, ith): the context record, the address of the phase's shared counter,
+and the number of the thread. Threads take work by adding to the counter, so that a fast core does
+more.
 """
 
 import math
@@ -10,7 +11,6 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from .quant.activations import quantize_block, quantize_row
 from .quant.jit import kernel
@@ -21,6 +21,7 @@ from .quant.simd.vector import (
     f32x16_to_i32,
     first_lanes,
     fma,
+    intrinsic,
     larger,
     load_f32,
     load_f32x16,
@@ -31,8 +32,6 @@ from .quant.simd.vector import (
     store,
     sum_lanes,
 )
-
-# mypy: disable-error-code="misc,untyped-decorator,no-untyped-def"
 
 LANES = 16
 FEW = 4  # up to so many tokens, streaming rows is quicker than unpacking them

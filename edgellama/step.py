@@ -26,8 +26,6 @@ from .quant.jit import entry
 from .quant.records import record_at
 from .quant.simd.atomic import barrier
 
-# mypy: disable-error-code="no-untyped-def"
-
 context_at = record_at(CONTEXT)
 layer_at = record_at(LAYER)
 LAYER_BYTES = LAYER.itemsize

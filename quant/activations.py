@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from .jit import kernel
 from .kernels import BLOCK
@@ -18,14 +17,13 @@ from .simd.vector import (
     f32x16,
     f32x16_to_i32,
     i32x16_to_i8,
+    intrinsic,
     load_f32x16,
     round_even,
     splat_f32x16,
     store,
     sum_lanes,
 )
-
-# mypy: disable-error-code="misc,untyped-decorator,no-untyped-def"
 
 
 @intrinsic

@@ -1,4 +1,4 @@
-"""F32, F16, BF16: one number a block, as IEEE float32, IEEE float16, or the upper half of a float32."""
+"""F32, F16, BF16: one number a block: IEEE float32, IEEE float16, or the upper half of float32."""
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def _bytes_to_f16(blocks: Blocks) -> Values:
 
 def _bf16_to_bytes(x: Values) -> Blocks:
     bits = x.view(np.uint32)
-    rounded = (bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16  # nearest, ties to even
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16  # nearest, ties to even
     quiet_nan = (bits >> 16) | 64
     is_nan = (bits & 0x7FFFFFFF) > 0x7F800000
     return np.where(is_nan, quiet_nan, rounded).astype(np.uint16).view(np.uint8)

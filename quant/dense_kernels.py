@@ -9,8 +9,6 @@ from .records import activations_at, matrix_at
 from .simd.half import load_bf16x16, load_f16x16
 from .simd.vector import fma, load_f32x16, prefetch, splat_f32x16, store, sum_lanes
 
-# mypy: disable-error-code="no-untyped-def"
-
 LANES = 16
 TILE_ROWS = 8  # rows unpacked at once
 AHEAD = 1024  # bytes of prefetch: rows are short, so the hardware's own guess starts late
@@ -44,7 +42,7 @@ def _dot_row(load, size, w, cols, x, scratch):
 
 @kernel
 def _dot_four_rows(load, size, w, row_bytes, cols, x, scratch, out):
-    """Four rows at once: their sums wait for each other less, and four streams fill the memory bus."""
+    """Four rows at once: independent sums, and four streams to fill the memory bus."""
     a = b = c = d = _zero()
     w1, w2, w3 = w + row_bytes, w + 2 * row_bytes, w + 3 * row_bytes
     whole = cols // LANES * LANES
@@ -212,7 +210,7 @@ def unpack_bf16(matrix, row, out, scratch):
 
 
 PRODUCTS = {
-    "F32": ProductKernels(dot_f32, tile_f32, unpack_f32, quantized=False),
-    "F16": ProductKernels(dot_f16, tile_f16, unpack_f16, quantized=False),
-    "BF16": ProductKernels(dot_bf16, tile_bf16, unpack_bf16, quantized=False),
+    "F32": ProductKernels(dot_f32, tile_f32, unpack_f32, None, quantized=False),
+    "F16": ProductKernels(dot_f16, tile_f16, unpack_f16, None, quantized=False),
+    "BF16": ProductKernels(dot_bf16, tile_bf16, unpack_bf16, None, quantized=False),
 }

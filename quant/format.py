@@ -1,9 +1,10 @@
 """Format: how one GGML tensor type stores a row of numbers, and the kernels that compute with it.
 
-A tensor (rows, cols) is stored as (rows, cols / block_size * type_size) bytes, row-major: each row is a
-run of blocks, each block packs `block_size` numbers into `type_size` bytes.
+A tensor (rows, cols) is stored as (rows, cols / block_size * type_size) bytes, row-major: each row
+is a run of blocks, each block packs `block_size` numbers into `type_size` bytes.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ Blocks = npt.NDArray[np.uint8]  # (n_blocks, type_size)
 Values = npt.NDArray[np.float32]  # (n_blocks, block_size)
 
 CHUNK = 1 << 16  # numbers converted at a time, so that the temporaries of numpy stay in the cache
+MANY = 1 << 18  # numbers for which a compiled kernel is worth its loading
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,14 @@ class Format:
         products: ProductKernels = module.PRODUCTS[self.name]
         return products
 
+    @cached_property
+    def _pack(self) -> Callable[[int, int, int], None] | None:
+        """The compiled quantizer (it releases the GIL); None without one or with the JIT off."""
+        if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+            return None
+        pack = self.products.pack
+        return None if pack is None else pack.call
+
     def row_bytes(self, cols: int) -> int:
         """Bytes of one row of `cols` numbers; ValueError when blocks do not divide it."""
         if cols % self.block_size:
@@ -63,6 +73,9 @@ class Format:
             raise ValueError(f"expected (rows, cols), found shape {values.shape}")
         rows, cols = values.shape
         packed = np.empty((rows, self.row_bytes(cols)), np.uint8)
+        if values.size >= MANY and (pack := self._pack) is not None:
+            pack(values.ctypes.data, values.size // self.block_size, packed.ctypes.data)
+            return packed
         source = values.reshape(-1, self.block_size)
         target = packed.reshape(-1, self.type_size)
         step = max(1, CHUNK // self.block_size)

@@ -1,8 +1,9 @@
 """`kernel`, the one decorator of compiled code, and the folder its machine code is kept in.
 
-Kernels are compiled when first called and kept on disk. numba's own cache watches only the file of the
-function it compiles, not the helpers that were inlined; so the folder's name carries a hash of every
-kernel source, the numba version and the tier, and a change of any of them starts a new folder.
+Kernels are compiled when first called and kept on disk. numba's own cache watches only the file of
+the function it compiles, not the helpers that were inlined; so the folder's name carries a hash of
+every kernel source, the numba version and the tier, and a change of any of them starts a new
+folder.
 
 The folder is private to the user, because numba's cache files are pickles: reading one runs it.
 """
@@ -77,15 +78,16 @@ def _choose_cache_folder() -> Path | None:
 
 
 CACHE_FOLDER = _choose_cache_folder()
+_settings: Any = numba.config
 if CACHE_FOLDER is not None:
-    numba.config.CACHE_DIR = str(CACHE_FOLDER)
+    _settings.CACHE_DIR = str(CACHE_FOLDER)
 if forced():
-    numba.config.CPU_NAME = current_tier().cpu
-    numba.config.CPU_FEATURES = current_tier().features
+    _settings.CPU_NAME = current_tier().cpu
+    _settings.CPU_FEATURES = current_tier().features
 
 # No fastmath: sums keep the order in which they are written, so that results do not depend on how a
 # batch is cut, on the number of threads, or on what the compiler finds convenient.
-_OPTIONS = {"nogil": True, "error_model": "numpy"}
+_OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
 
 # A kernel is compiled into whoever calls it; only the entries, which Python calls by their address,
 # are kept on disk.

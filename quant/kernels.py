@@ -3,12 +3,12 @@
 Every kernel is an entry: it takes int64 sizes and addresses, so that a step can call it through the
 address that stands in the matrix record, and only the formats of the model at hand are compiled.
 
-All kernels of a format give the same bits for the same row and token: `dot` and `tile` differ in speed,
-never in result. Sums run in one fixed order, whatever the batch, the threads or the CPU tier (of those
-with fused multiply-add):
+All kernels of a format give the same bits for the same row and token: `dot` and `tile` differ in
+speed, never in result. Sums run in one fixed order, whatever the batch, the threads or the CPU tier
+(of those with fused multiply-add):
 
-    quantized   each block's integer dot product, exact; times (weight scale * activation scale); summed
-                by block number modulo 8, then 8 -> 4 -> 2 -> 1 by halves
+    quantized   each block's integer dot product, exact; times (weight scale * activation scale);
+                summed by block number modulo 8, then 8 -> 4 -> 2 -> 1 by halves
     dense       float32 products summed by column modulo 16, then by halves
 """
 
@@ -50,17 +50,21 @@ class ProductKernels:
     """The entries of a format.
 
     dot, tile: (matrix, activations, first, last, n, out, out_stride, scratch)
-        out[t, r - first] = matrix[r] . activations[t] for rows first..last and tokens 0..n, float32;
-        out_stride in bytes. `dot` suits few tokens: it streams the rows; `tile` suits many: it unpacks
-        16 rows at a time into `scratch` and uses them for all tokens.
+        out[t, r - first] = matrix[r] . activations[t] for rows first..last and tokens 0..n,
+        float32; out_stride in bytes. `dot` suits few tokens: it streams the rows; `tile` suits
+        many: it unpacks 16 rows at a time into `scratch` and uses them for all tokens.
     unpack: (matrix, row, out, scratch)
         the row as float32, and zeros up to the next multiple of 16 columns
+    pack: (values, n_blocks, out)
+        float32 to packed blocks, the same bytes as Format.quantize_blocks; None where numpy is
+        quick
     scratch_bytes: what `tile` and `dot` need of scratch, for a number of columns
     """
 
     dot: Entry
     tile: Entry
     unpack: Entry
+    pack: Entry | None
     quantized: bool
 
     def scratch_bytes(self, cols: int) -> int:

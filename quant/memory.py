@@ -5,9 +5,8 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-# mypy: disable-error-code="misc,untyped-decorator"
+from .simd.vector import intrinsic
 
 
 @intrinsic

@@ -2,32 +2,40 @@
 
 import numpy as np
 
+from .activations import largest_magnitude
 from .jit import entry, kernel
 from .kernels import BLOCK, TILE_ROWS, ProductKernels
 from .memory import copy_bytes, zero_bytes
 from .records import activations_at, matrix_at
-from .simd.half import load_8_scales_18, load_f16
+from .simd.half import load_8_scales_18, load_f16, store_f16
 from .simd.integer import dot4_nibbles, no_nibbles, sum_half_lanes
 from .simd.vector import (
+    between,
+    f32x16_to_i32,
+    first_lane_with_magnitude,
     fma,
     high_nibbles,
     i8x16_to_f32,
     i32x8_to_f32,
+    i32x16_to_i8,
     join,
+    join_nibbles,
+    load_f32,
     load_f32x8,
+    load_f32x16,
     load_i8x16,
     load_i32x8,
     low_nibbles,
     prefetch,
+    smaller_int,
     splat_f32x8,
     splat_f32x16,
     splat_i32x8,
+    splat_i32x16,
     store,
     sum_lanes,
 )
 from .tile import SCALES, TILE_BLOCK, multiply_tile, scatter_lanes
-
-# mypy: disable-error-code="no-untyped-def"
 
 BYTES = 18
 GROUP = 8  # blocks taken at once
@@ -126,4 +134,26 @@ def unpack(matrix, row, out, scratch):
         store(out + block * BLOCK * 4 + 64, (i8x16_to_f32(high_nibbles(q)) - eight) * d)
 
 
-PRODUCTS = {"Q4_0": ProductKernels(dot, tile, unpack, quantized=True)}
+@kernel
+def _codes(values, inverse):
+    """trunc(value * inverse + 8.5), at most 15; 0 where that is no number."""
+    scaled = load_f32x16(values) * splat_f32x16(inverse) + splat_f32x16(np.float32(8.5))
+    scaled = between(scaled, np.float32(0), np.float32(256))
+    return i32x16_to_i8(smaller_int(f32x16_to_i32(scaled), splat_i32x16(np.int32(15))))
+
+
+@entry
+def pack(values, n_blocks, out):
+    for block in range(n_blocks):
+        at = values + block * BLOCK * 4
+        peak = largest_magnitude(load_f32x16(at), load_f32x16(at + 64))
+        place = first_lane_with_magnitude(load_f32x16(at), peak)
+        if place == 16:
+            place += first_lane_with_magnitude(load_f32x16(at + 64), peak)
+        d = load_f32(at + min(place, BLOCK - 1) * 4) / np.float32(-OFFSET)
+        inverse = np.float32(0) if d == 0 else np.float32(1) / d
+        store_f16(out + block * BYTES, d)
+        store(out + block * BYTES + 2, join_nibbles(_codes(at, inverse), _codes(at + 64, inverse)))
+
+
+PRODUCTS = {"Q4_0": ProductKernels(dot, tile, unpack, pack, quantized=True)}

@@ -16,7 +16,8 @@ from .format import Blocks, Format, Values
 def _round_half_away(x: Values) -> Values:
     magnitude = np.abs(x)
     whole = np.floor(magnitude)
-    return np.sign(x) * (whole + np.floor(2 * (magnitude - whole)))
+    rounded: Values = np.sign(x) * (whole + np.floor(2 * (magnitude - whole)))
+    return rounded
 
 
 def quantize_blocks(x: Values) -> Blocks:

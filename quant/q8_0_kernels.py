@@ -2,28 +2,33 @@
 
 import numpy as np
 
+from .activations import largest_magnitude
 from .jit import entry, kernel
 from .kernels import BLOCK, TILE_ROWS, ProductKernels
 from .memory import copy_bytes, zero_bytes
 from .records import activations_at, matrix_at
-from .simd.half import load_8_scales_34, load_f16
+from .simd.half import load_8_scales_34, load_f16, store_f16
 from .simd.integer import add_halves, dot4_signed, no_bytes, sum_half_lanes
 from .simd.vector import (
+    f32x16_to_i32,
     fma,
     i8x16_to_f32,
     i32x8_to_f32,
+    i32x16_to_i8,
     load_f32x8,
+    load_f32x16,
     load_i8x16,
     load_i8x32,
+    magnitude,
     prefetch,
+    round_down,
     splat_f32x8,
     splat_f32x16,
     store,
     sum_lanes,
+    with_sign_of,
 )
 from .tile import SCALES, TILE_BLOCK, multiply_tile, scatter_lanes
-
-# mypy: disable-error-code="no-untyped-def"
 
 BYTES = 34
 GROUP = 8  # blocks taken at once
@@ -112,4 +117,25 @@ def unpack(matrix, row, out, scratch):
         store(out + block * BLOCK * 4 + 64, i8x16_to_f32(load_i8x16(w + 18)) * d)
 
 
-PRODUCTS = {"Q8_0": ProductKernels(dot, tile, unpack, quantized=True)}
+@kernel
+def _codes(values, inverse):
+    """value * inverse to the nearest integer, halves away from zero."""
+    scaled = load_f32x16(values) * splat_f32x16(inverse)
+    size = magnitude(scaled)
+    whole = round_down(size)
+    size = whole + round_down((size - whole) * splat_f32x16(np.float32(2)))
+    return i32x16_to_i8(f32x16_to_i32(with_sign_of(size, scaled)))
+
+
+@entry
+def pack(values, n_blocks, out):
+    for block in range(n_blocks):
+        at, to = values + block * BLOCK * 4, out + block * BYTES
+        d = largest_magnitude(load_f32x16(at), load_f32x16(at + 64)) / np.float32(127)
+        inverse = np.float32(0) if d == 0 else np.float32(1) / d
+        store_f16(to, d)
+        store(to + 2, _codes(at, inverse))
+        store(to + 18, _codes(at + 64, inverse))
+
+
+PRODUCTS = {"Q8_0": ProductKernels(dot, tile, unpack, pack, quantized=True)}

@@ -4,11 +4,9 @@ from typing import Any
 
 import numpy as np
 from numba import from_dtype, types
-from numba.extending import intrinsic
 
 from .kernels import ACTIVATIONS, MATRIX
-
-# mypy: disable-error-code="misc,untyped-decorator"
+from .simd.vector import intrinsic
 
 
 def record_at(dtype: "np.dtype[Any]") -> Any:

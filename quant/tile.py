@@ -1,12 +1,13 @@
 """Sixteen quantized rows, unpacked once and multiplied with every token of a batch.
 
-A tile holds, for each block of 32 columns, the bytes of 16 rows in the order in which they are used:
+A tile holds, for each block of 32 columns, the bytes of 16 rows in the order in which they are
+used:
 
     codes    (blocks, 8, 16, 4) int8      four neighbouring columns of a row are one lane
     scales   (blocks, 16) float32
 
-so that one register holds four columns of eight rows, meets four columns of one token, spread to all
-lanes, and nothing is summed across lanes.
+so that one register holds four columns of eight rows, meets four columns of one token, spread to
+all lanes, and nothing is summed across lanes.
 """
 
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from .jit import kernel
 from .kernels import BLOCK, TILE_ROWS, TILE_TOKENS
@@ -24,6 +24,7 @@ from .simd.vector import (
     fma,
     i8x16,
     i32x8_to_f32,
+    intrinsic,
     load_f32,
     load_f32x8,
     load_i8x32,
@@ -33,8 +34,6 @@ from .simd.vector import (
     splat_i32x8,
     store,
 )
-
-# mypy: disable-error-code="misc,untyped-decorator"
 
 LANE = 4  # columns of a row that lie together
 PIECE = TILE_ROWS * LANE  # bytes of four columns of all rows

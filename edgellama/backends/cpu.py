@@ -130,7 +130,8 @@ class CpuBackend:
     def _fill_model(self, weights: ModelWeights) -> None:
         config, s = self.config, self._context
         for name in (
-            "n_layers", "dim", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "rope_dim", "norm_eps",
+            "n_layers", "dim", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "rope_dim",
+            "norm_eps",
         ):  # fmt: skip
             s[name] = getattr(config, name)
         for i, layer in enumerate(weights.layers):
@@ -178,12 +179,13 @@ class CpuBackend:
             ("hidden", config.hidden_dim),
         ):
             s[name] = self._activations(rows, width)
-        for name in ("tokens", "positions", "tables", "wanted"):
-            buffer = self._zeros(rows, np.int64)
-            setattr(self, f"_{name}", buffer)
-            s[name] = buffer.ctypes.data
+        self._tokens = self._zeros(rows, np.int64)
+        self._positions = self._zeros(rows, np.int64)
+        self._tables = self._zeros(rows, np.int64)
+        self._wanted = self._zeros(rows, np.int64)
         self._groups = self._zeros((rows, 2), np.int64)
-        s["groups"] = self._groups.ctypes.data
+        for name in ("tokens", "positions", "tables", "wanted", "groups"):
+            s[name] = getattr(self, f"_{name}").ctypes.data
         self._cos = self._zeros((rows, config.rope_dim // 2), np.float32)
         self._sin = self._zeros((rows, config.rope_dim // 2), np.float32)
         s["cos"], s["sin"] = self._cos.ctypes.data, self._sin.ctypes.data

@@ -1,1 +1,1 @@
-"""The only files that speak LLVM: vectors as numba values, products of bytes, atomics, CPU tiers."""
+"""The only files that speak LLVM: vectors as numba values, byte products, atomics, CPU tiers."""

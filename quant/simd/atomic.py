@@ -1,7 +1,7 @@
 """What threads share inside one call: counters, barriers, waiting.
 
-A barrier is one fetch-add and a wait. The wait spins for a bounded time and then gives the processor
-away, so that it is quick on a quiet machine and fair on a busy one.
+A barrier is one fetch-add and a wait. The wait spins for a bounded time and then gives the
+processor away, so that it is quick on a quiet machine and fair on a busy one.
 """
 
 import ctypes
@@ -11,11 +11,9 @@ from typing import Any
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from ..jit import kernel
-
-# mypy: disable-error-code="misc,untyped-decorator"
+from .vector import intrinsic
 
 SPINS = 4000  # about 50 us: longer than any phase differs between threads on a quiet machine
 _YIELD = "edgellama_yield"

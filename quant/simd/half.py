@@ -8,12 +8,9 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from .cpu import current_tier
-from .vector import Vector, constant, f32x16
-
-# mypy: disable-error-code="misc,untyped-decorator"
+from .vector import Vector, constant, f32x16, intrinsic
 
 _U16, _U32, _F32, _F16 = ir.IntType(16), ir.IntType(32), ir.FloatType(), ir.HalfType()
 

@@ -1,24 +1,23 @@
-"""Products of bytes, four neighbours summed into one int32 lane, by the best instruction of the tier.
+"""Products of bytes, four neighbours summed into one int32 lane, by the best instruction of the
+tier.
 
-    dot4(u, s)                    u unsigned 0..128, s signed -127..127          i8x32, i8x32 -> i32x8
-    dot4_signed(a, b)             a signed -128..127, b signed -127..127
+    dot4(u, s)                    u unsigned 0..128, s signed -127..127          i8x32, i8x32 ->
+    i32x8 dot4_signed(a, b)             a signed -128..127, b signed -127..127
     dot4_nibbles(u, s, v, t)      u, v 0..15:  dot4(u, s) + dot4(v, t)
     add_products(sums, w, s)      running sums: no_nibbles() or no_bytes(), then add, then total_of
 
-AVX2 has no such instruction: vpmaddubsw adds pairs into int16 (no overflow within the ranges above),
-vpmaddwd by ones adds pairs of those into int32. A running sum of nibble products stays in int16 for
-up to eight of them: 8 * 2 * 15 * 127 = 30480.
+AVX2 has no such instruction: vpmaddubsw adds pairs into int16 (no overflow within the ranges
+above), vpmaddwd by ones adds pairs of those into int32. A running sum of nibble products stays in
+int16 for up to eight of them: 8 * 2 * 15 * 127 = 30480.
 """
 
 from typing import Any
 
 from llvmlite import ir
-from numba.extending import intrinsic, models, register_model
+from numba.extending import models, register_model
 
 from .cpu import current_tier
-from .vector import Vector, call, constant, i8x32, i16x16, i32x8, shuffle
-
-# mypy: disable-error-code="misc,untyped-decorator"
+from .vector import Vector, call, constant, i8x32, i16x16, i32x8, intrinsic, shuffle
 
 _TIER = current_tier().name
 _VNNI = current_tier().vnni

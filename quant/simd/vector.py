@@ -1,7 +1,8 @@
-"""SIMD vectors as numba values: `f32x16` and its kin, with operators, loads, stores and conversions.
+"""SIMD vectors as numba values: `f32x16` and its kin, with operators, loads, stores and
+conversions.
 
-LLVM splits a vector into the registers of the machine, so kernels are written for one width on every
-CPU and give the same bits on all of them. Addresses are int64; every access may be unaligned.
+LLVM splits a vector into the registers of the machine, so kernels are written for one width on
+every CPU and give the same bits on all of them. Addresses are int64; every access may be unaligned.
 """
 
 import operator
@@ -9,14 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import lower_builtin, models, register_model
 
 from .cpu import current_tier
 
-# mypy: disable-error-code="misc,untyped-decorator"
+intrinsic: Any = extending.intrinsic  # its stub demands the typing context of every caller
 
 _ELEMENTS = {
     "f32": (types.float32, ir.FloatType()),
@@ -94,7 +95,7 @@ def _define_operator(function: Callable[..., Any], float_op: str, int_op: str | 
 
     @lower_builtin(function, Vector, Vector)
     def _lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return getattr(builder, float_op if sig.return_type.is_float else int_op)(*args)
+        return getattr(builder, float_op if sig.return_type.is_float else str(int_op))(*args)
 
 
 for _function, (_float_op, _int_op) in _OPERATORS.items():
@@ -264,6 +265,61 @@ def round_even(typingctx: Any, a: Any) -> Any:
     return a(a), emit
 
 
+@intrinsic
+def round_down(typingctx: Any, a: Any) -> Any:
+    """The largest integer not above, as a float."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return call(builder, f"llvm.floor.v{a.lanes}f32", args[0].type, list(args))
+
+    return a(a), emit
+
+
+@intrinsic
+def with_sign_of(typingctx: Any, size: Any, sign: Any) -> Any:
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return call(builder, f"llvm.copysign.v{size.lanes}f32", args[0].type, list(args))
+
+    return size(size, size), emit
+
+
+@intrinsic
+def between(typingctx: Any, a: Any, low: Any, high: Any) -> Any:
+    """Lanes with low <= a < high as they are, all others (NaN too) zero."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        least, end = (splat(builder, limit, a.lanes) for limit in args[1:])
+        inside = builder.and_(
+            builder.fcmp_ordered(">=", args[0], least), builder.fcmp_ordered("<", args[0], end)
+        )
+        return builder.select(inside, args[0], constant(a.llvm, 0))
+
+    return a(a, types.float32, types.float32), emit
+
+
+@intrinsic
+def smaller_int(typingctx: Any, a: Any, b: Any) -> Any:
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.select(builder.icmp_signed("<", *args), *args)
+
+    return a(a, a), emit
+
+
+@intrinsic
+def first_lane_with_magnitude(typingctx: Any, a: Any, magnitude: Any) -> Any:
+    """Number of the first lane of f32x16 that is +magnitude or -magnitude; 16 if there is none."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        size = call(builder, "llvm.fabs.v16f32", f32x16.llvm, [args[0]])
+        equal = builder.fcmp_ordered("==", size, splat(builder, args[1], 16))
+        bits = builder.zext(builder.bitcast(equal, ir.IntType(16)), _I32)
+        end = builder.or_(bits, ir.Constant(_I32, 1 << 16))
+        place = builder.cttz(end, ir.Constant(ir.IntType(1), 1))
+        return builder.zext(place, ir.IntType(64))
+
+    return types.int64(f32x16, types.float32), emit
+
+
 def _folder(pair: Callable[[Any, Any, Any], Any]) -> Any:
     @intrinsic
     def fold(typingctx: Any, a: Any) -> Any:
@@ -333,6 +389,16 @@ def high_nibbles(typingctx: Any, vector: Any) -> Any:
         return builder.and_(builder.bitcast(shifted, vector.llvm), constant(vector.llvm, 15))
 
     return vector(vector), emit
+
+
+@intrinsic
+def join_nibbles(typingctx: Any, low: Any, high: Any) -> Any:
+    """low + 16 * high of bytes 0..15."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.or_(args[0], builder.shl(args[1], constant(low.llvm, 4)))
+
+    return low(low, low), emit
 
 
 @intrinsic

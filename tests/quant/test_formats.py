@@ -1,0 +1,102 @@
+"""Every format against gguf-py, and against bytes that were typed by hand."""
+
+import gguf
+import numpy as np
+import pytest
+
+from edgellama.quant import FORMATS, Format, dequantize, find_format, quantize
+from edgellama.quant.format import MANY
+
+COLS = 256
+
+
+def hard_blocks(n: int = 1000) -> np.ndarray:
+    """(n, 256) float32: ordinary rows of all sizes, and the awkward ones."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((n, COLS)) * 10.0 ** rng.uniform(-12, 4, (n, 1))
+    x = x.astype(np.float32)
+    x[0] = 0
+    x[1] = -0.0
+    x[2, 7] = 1  # after zeros: one spike a row
+    x[2, 40] = -65504
+    x[3] = np.where(np.arange(COLS) % 2, 3, -3)  # the same magnitude with either sign
+    x[4] = np.where(np.arange(COLS) % 2, -3, 3)
+    x[5] = np.float32(1e-41)  # denormal
+    x[6] = rng.integers(-127, 128, COLS)  # whole codes and halves between them
+    x[7] = rng.integers(-255, 256, COLS) / 2
+    x[8] = 65504
+    x[9] = np.float32(6e-8) * rng.integers(-8, 8, COLS)
+    x[10] = 1e30
+    return x
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
+def test_quantized_bytes_are_those_of_gguf_py(fmt: Format) -> None:
+    x = hard_blocks()
+    with np.errstate(all="ignore"):
+        expected = gguf.quants.quantize(x, gguf.GGMLQuantizationType(fmt.ggml_type))
+    assert np.array_equal(fmt.quantize(x), np.ascontiguousarray(expected).view(np.uint8))
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
+def test_the_compiled_quantizer_gives_the_bytes_of_numpy(fmt: Format) -> None:
+    x = hard_blocks(MANY // COLS)
+    expected = fmt.quantize_blocks(x.reshape(-1, fmt.block_size)).reshape(len(x), -1)
+    assert x.size >= MANY
+    assert np.array_equal(fmt.quantize(x), expected)
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
+def test_dequantized_values_are_those_of_gguf_py(fmt: Format) -> None:
+    rng = np.random.default_rng(1)
+    packed = rng.integers(0, 256, (1000, fmt.row_bytes(COLS)), dtype=np.uint8)
+    with np.errstate(all="ignore"):
+        expected = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType(fmt.ggml_type))
+        found = fmt.dequantize(packed)
+    assert np.array_equal(found, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
+def test_sizes_are_those_of_ggml(fmt: Format) -> None:
+    kind = gguf.GGMLQuantizationType(fmt.ggml_type)
+    assert kind.name == fmt.name
+    assert gguf.GGML_QUANT_SIZES[kind] == (fmt.block_size, fmt.type_size)
+
+
+def test_a_q4_0_block_typed_by_hand() -> None:
+    x = np.zeros((1, 32), np.float32)
+    x[0, :4] = [-8, 7, 1, 0]
+    x[0, 16:18] = [-2, 3]
+    packed = quantize(x, "q4_0")
+    # scale 1.0 is 0x3c00; codes are value + 8, weight j low and weight j + 16 high
+    assert packed[0].tolist() == [0x00, 0x3C, 0x60, 0xBF, 0x89, 0x88] + [0x88] * 12
+    assert np.array_equal(dequantize(packed, "Q4_0"), x)
+
+
+def test_a_q8_0_block_typed_by_hand() -> None:
+    x = np.zeros((1, 32), np.float32)
+    x[0, :3] = [127, -2, 0.5]
+    packed = quantize(x, "Q8_0")
+    assert packed[0].tolist() == [0x00, 0x3C, 127, 254, 1] + [0] * 29
+
+
+@pytest.mark.parametrize(("name", "bound"), [("Q8_0", 3e-5), ("Q4_0", 7.9e-3), ("F16", 6e-8)])
+def test_the_mean_squared_error_is_that_of_the_format(name: str, bound: float) -> None:
+    x = np.random.default_rng(2).standard_normal((64, 1024)).astype(np.float32)
+    error = dequantize(quantize(x, name), name) - x
+    assert (error**2).mean() / (x**2).mean() <= bound  # as measured of llama.cpp, and 10 %
+
+
+def test_columns_that_do_not_fill_blocks_are_refused() -> None:
+    with pytest.raises(ValueError, match="40 columns do not divide by the Q4_0 block size 32"):
+        quantize(np.zeros((2, 40)), "Q4_0")
+    with pytest.raises(ValueError, match="35 bytes do not divide"):
+        dequantize(np.zeros((2, 35), np.uint8), "Q8_0")
+    with pytest.raises(ValueError, match="rows, cols"):
+        quantize(np.zeros(32), "Q4_0")
+
+
+def test_formats_are_found_by_name_in_any_case_and_by_number() -> None:
+    assert find_format("q4_0") is find_format(2) is find_format("Q4_0")
+    with pytest.raises(ValueError, match="known are F32"):
+        find_format("Q9_9")
