@@ -252,12 +252,16 @@ def _llama3_header(role: str) -> list[Part]:
     return [Control("<|start_header_id|>"), role, Control("<|end_header_id|>"), "\n\n"]
 
 
-def _llama3(messages: Messages, now: datetime) -> list[Part]:
-    """https://github.com/meta-llama/llama3/blob/main/llama/tokenizer.py, ChatFormat"""
-    parts: list[Part] = [BOS]
+def _llama3_conversation(messages: Messages) -> list[Part]:
+    parts: list[Part] = []
     for message in messages:
         parts += _llama3_message(message["role"], message["content"].strip())
     return parts + _llama3_header("assistant")
+
+
+def _llama3(messages: Messages, now: datetime) -> list[Part]:
+    """https://github.com/meta-llama/llama3/blob/main/llama/tokenizer.py, ChatFormat"""
+    return [BOS, *_llama3_conversation(messages)]
 
 
 def _llama3_dated(messages: Messages, date: str) -> list[Part]:
@@ -269,7 +273,7 @@ def _llama3_dated(messages: Messages, date: str) -> list[Part]:
     if messages[0]["role"] == "system":
         system, messages = messages[0]["content"].strip(), messages[1:]
     dates = f"Cutting Knowledge Date: December 2023\nToday Date: {date}\n\n"
-    return [BOS, *_llama3_message("system", dates, system), *_llama3(messages, _SAMPLE_TIME)[1:]]
+    return [BOS, *_llama3_message("system", dates, system), *_llama3_conversation(messages)]
 
 
 def _llama3_1(messages: Messages, now: datetime) -> list[Part]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -27,8 +27,8 @@ SPECIALS = (
     "<|eot_id|>",
 )
 
-# The formats as their publishers describe them, in Jinja. Of Llama 3.1's branches for tools only the
-# conditions are here: no conversation in plain text takes them.
+# The formats as their publishers describe them, in Jinja. Of Llama 3.1's branches for tools only
+# the conditions are here: no conversation in plain text takes them.
 LLAMA2 = """
 {%- if messages[0].role == 'system' %}
     {%- set system, rest = messages[0].content, messages[1:] %}
@@ -235,6 +235,7 @@ def found(tokenizer: Tokenizer, name: str | None = None) -> ChatFormat:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
+@settings(deadline=None)
 @given(messages=CONVERSATIONS)
 def test_a_built_in_format_writes_what_its_template_renders(name: str, messages: Any) -> None:
     text = CHAT_FORMATS[name].text(VOCABULARY, messages, now=NOW)
@@ -277,6 +278,7 @@ def test_a_template_that_renders_otherwise_is_followed_and_not_the_format_it_res
 
 
 @pytest.mark.parametrize("name", ["llama3", "llama3.1", "llama3.2"])
+@settings(deadline=None)
 @given(messages=CONVERSATIONS)
 def test_llama3_ids_are_those_of_the_rendered_text(
     llama3: Tokenizer, name: str, messages: Any

@@ -298,6 +298,7 @@ def test_llama3_text_never_becomes_a_control_token(llama3: Tokenizer, text: str)
     assert llama3.decode(ids) == text
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["<s>", "</s>", "<unk>", "<0x41>", "<", "s", ">", " ", "a"])))
 def test_spm_text_never_becomes_a_control_token(words: list[str]) -> None:
     tokenizer = SMALL_SPM
@@ -389,6 +390,7 @@ SMALL_BPE = load_tokenizer(small_bpe())
 
 
 @pytest.mark.parametrize("tokenizer", [SMALL_SPM, SMALL_BPE], ids=["spm", "bpe"])
+@settings(deadline=None)
 @given(data=st.data())
 def test_streamed_pieces_join_to_the_decoded_text(tokenizer: Tokenizer, data: Any) -> None:
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1)))
@@ -397,6 +399,7 @@ def test_streamed_pieces_join_to_the_decoded_text(tokenizer: Tokenizer, data: An
 
 
 @pytest.mark.parametrize("tokenizer", [SMALL_SPM, SMALL_BPE], ids=["spm", "bpe"])
+@settings(deadline=None)
 @given(text=st.text())
 def test_a_stream_emits_whole_characters_only(tokenizer: Tokenizer, text: str) -> None:
     text = text.replace("\u2581", "").replace("\ufffd", "")
@@ -482,7 +485,7 @@ def test_the_first_llama3_files_which_named_no_pre_tokenizer_are_read() -> None:
 WORDS = st.text("ab<>s/▁ é\n\x00", max_size=6)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(WORDS, st.floats(width=32), st.integers(0, 7)), max_size=8))
 def test_a_vocabulary_of_anything_loads_or_is_refused(pieces: list[Any]) -> None:
     metadata = small_spm(*pieces)
