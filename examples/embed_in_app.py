@@ -1,35 +1,37 @@
-"""A model inside a program: one `Llama` for many requests, errors handled, nothing left open."""
+"""A model inside a program that stays responsive: `python examples/embed_in_app.py [MODEL.gguf]`.
 
-from edgellama import ContextFull, EdgellamaError, Llama
+A thread of its own answers; the program's loop shows what has come and could do anything else. The
+kernels run without Python's lock, so a window would go on moving.
+"""
 
+import queue
+import sys
+import threading
 
-class Storyteller:
-    """Keeps a conversation, so that each answer knows what was said before."""
+from edgellama import EdgellamaError, Llama
 
-    def __init__(self, llm: Llama) -> None:
-        self._llm = llm
-        self._messages: list[dict[str, str]] = []
-
-    def ask(self, text: str) -> str:
-        self._messages.append({"role": "user", "content": text})
-        try:
-            answer = self._llm.chat(self._messages, max_tokens=96, temperature=0.0)
-        except ContextFull:
-            self._messages = self._messages[-1:]  # forget what was said, keep the question
-            answer = self._llm.chat(self._messages, max_tokens=96, temperature=0.0)
-        self._messages.append({"role": "assistant", "content": answer.text})
-        return answer.text
+model = sys.argv[1] if len(sys.argv) > 1 else None  # None: the model that ships
+pieces: queue.Queue[str | None] = queue.Queue()
+enough = threading.Event()  # what a stop button would set
 
 
-def main() -> None:
+def answer(llm: Llama, question: str) -> None:
     try:
-        with Llama(n_ctx=1024) as llm:
-            storyteller = Storyteller(llm)
-            for question in ("Tell me a story about a dog.", "What happened next?"):
-                print(f"> {question}\n{storyteller.ask(question)}\n")
+        for token in llm.stream_chat([{"role": "user", "content": question}], max_tokens=200):
+            pieces.put(token.text)
+            if enough.is_set():
+                break
     except EdgellamaError as error:
-        raise SystemExit(f"no story today: {error}") from error
+        pieces.put(f"no answer: {error}")
+    pieces.put(None)
 
 
-if __name__ == "__main__":
-    main()
+with Llama(model, n_ctx=1024) as llm:
+    threading.Thread(target=answer, args=(llm, "Tell me a story about a dog.")).start()
+    shown = ""
+    while (piece := pieces.get()) is not None:  # a GUI would look in here from a timer
+        print(piece, end="", flush=True)
+        shown += piece
+        if len(shown.split()) >= 25:  # the user has read enough
+            enough.set()
+    print(f"\n[{len(shown.split())} words, {'stopped' if enough.is_set() else 'to the end'}]")

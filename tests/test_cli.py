@@ -57,13 +57,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        ["dance"],
-        ["--loud"],
-        ["run", "--loud"],
-        ["run", "-n", "many"],
-        ["run", "-p", "a", "-f", "b"],
-    ],
+    ["dance", "--loud", "run --loud", "run -n many", "run -p a -f b"],
 )
 def test_what_is_not_known_is_refused_with_2(
     capsys: pytest.CaptureFixture[str], arguments: str
