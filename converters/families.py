@@ -26,6 +26,8 @@ SIZES = {
     (16384, 126, 53248): "405B",
 }
 
+FINE_TUNES = ("vicuna", "alpaca")  # known by their folder's name
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -52,15 +54,15 @@ def recognise(
 ) -> Family:
     """The family of these numbers; `names`, of the folder, tell apart what is built alike."""
     words = _words(names)
-    if bpe:
-        if rope_factor is None:
-            return Family("Llama 3", "tiktoken vocabulary, plain rope", 8192, "llama3")
-        reason = f"tiktoken vocabulary, rope scaled by {rope_factor:g}"
+    if rope_factor is not None:
+        reason = f"rope scaled by {rope_factor:g}"
         if rope_factor == 32:
             return Family("Llama 3.2", reason, 131072, "llama3")
         if words & {"llama3.3", "3.3"}:
             return Family("Llama 3.3", f"{reason}, folder name", 131072, "llama3")
         return Family("Llama 3.1", reason, 131072, "llama3")
+    if bpe:
+        return Family("Llama 3", "byte-level BPE vocabulary, plain rope", 8192, "llama3")
     if rope_theta == 1e6:
         chat = "codellama-70b" if n_layers == 80 else "llama2"
         return Family("Code Llama", "SentencePiece vocabulary, rope theta 1e6", 16384, chat)
@@ -111,16 +113,26 @@ def folder_names(folder: Path) -> list[str]:
 def chat_format_of(family: Family, names: Sequence[str]) -> str | None:
     """The format of a chat variant by the folder's name, None for a base model."""
     words = _words(names)
-    for fine_tune in ("vicuna", "alpaca"):
+    for fine_tune in FINE_TUNES:
         if any(fine_tune in word for word in words):
             return fine_tune
     return family.chat_format if words & {"chat", "instruct"} else None
 
 
+def fine_tune_name(folder: Path) -> str | None:
+    """What a fine-tune was published as: a folder's name with a size in it, no release's own."""
+    name = folder.resolve().name
+    has_size = re.search(r"(?<![a-z0-9])\d+(\.\d+)?[bm](?![a-z0-9])", name, re.I)
+    return name if has_size and not re.match("(meta-?|code)?llama", name, re.I) else None
+
+
 def title(family: Family, hparams: Hyperparameters, chat_format: str | None) -> str:
     """general.name for want of a better one: "Llama 3.2 1B Instruct"."""
     size = SIZES.get((hparams.dim, hparams.n_layers, hparams.hidden_dim), "")
-    variant = "" if chat_format is None else "Chat" if family.name == "Llama 2" else "Instruct"
+    if chat_format in FINE_TUNES:
+        variant = chat_format.capitalize()
+    else:
+        variant = "" if chat_format is None else "Chat" if family.name == "Llama 2" else "Instruct"
     return " ".join(part for part in (family.name, size, variant) if part)
 
 

@@ -1,7 +1,8 @@
 """Hugging Face folders: config.json, weights in safetensors (or torch files), tokenizer files.
 
-Their q and k have each head's rows sorted for another rotation: row j turns with row j +
-head_dim/2, where Meta and GGUF turn neighbours 2j and 2j + 1. The rows are put back; else only names differ.
+Their q and k have each head's rows sorted for another rotation: row j turns with row
+j + head_dim / 2, where Meta and GGUF turn neighbours 2j and 2j + 1. The rows are put back; nothing
+else differs but names.
 """
 
 import re
@@ -93,7 +94,11 @@ def open_source(path: Path, overrides: Overrides) -> Source:
     )
     vocabulary = _with_chosen_template(vocabulary, overrides, family, names)
     vocabulary = vocabulary.resized(hparams.vocab_size, path)
-    title = families.title(family, hparams, vocabulary.chat_template and family.chat_format)
+    chat_format = families.chat_format_of(family, names)
+    if chat_format is None and vocabulary.chat_template is not None:
+        chat_format = family.chat_format
+    title = families.title(family, hparams, chat_format)
+    name = overrides.name or families.fine_tune_name(path) or title
     tied = bool(config.get("tie_word_embeddings", False))
     tensors = _tensors(hparams, _open_weights(path), tied)
     return Source(
@@ -101,7 +106,7 @@ def open_source(path: Path, overrides: Overrides) -> Source:
         kind=f"Hugging Face folder, {ARCHITECTURE}",
         family=title,
         recognised_by=f"config.json; {family.reason}",
-        metadata=join_metadata(overrides.name or title, hparams, vocabulary.metadata()),
+        metadata=join_metadata(name, hparams, vocabulary.metadata()),
         tensors=(*tensors, *rope_tensor(hparams)),
         fingerprint=fingerprint,
         notes=vocabulary.notes,

@@ -205,7 +205,9 @@ def _hyperparameters(
     vocab_size = _vocab_size(params, _local_shape(shards, "tok_embeddings.weight"), n, dim)
     q_rows = _local_shape(shards, "layers.0.attention.wq.weight")[0] * n
     head_dim = _count(params, "head_dim", max(1, q_rows // n_heads))
-    theta = _positive(params, "rope_theta", 500000.0 if bpe else 10000.0)
+    theta = _positive(
+        params, "rope_theta", 500000.0 if bpe or params.get("use_scaled_rope") else 10000.0
+    )
     scaling: RopeScaling | None = None
     if params.get("use_scaled_rope"):
         scaling = families.meta_rope_scaling(dim, params.get("rope_scaling_factor"))

@@ -22,8 +22,8 @@ from .plan import Plan, PlannedTensor, as_matrix
 from .source import SourceTensor
 
 MAX_WORKERS = 32
-IN_FLIGHT_BYTES = 96 << 20  # of float32, over all workers
-MAX_BLOCK_BYTES = 16 << 20
+IN_FLIGHT_BYTES = 64 << 20  # of float32, over all workers
+MAX_BLOCK_BYTES = 8 << 20
 
 Packed = npt.NDArray[np.uint8]  # (rows, row_bytes)
 

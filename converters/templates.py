@@ -32,16 +32,20 @@ _LLAMA2 = r"""
 {%- endfor -%}
 """
 
-# Every message names its source and ends with <step>; the system message is always there.
+# Every message names its source and ends with <step>; there is always a system message.
 _CODELLAMA_70B = r"""
 {{- bos_token -}}
 {%- if messages[0]['role'] != 'system' -%}
-{{- 'Source: system\n\n  <step> ' -}}
+{{- ' Source: system<step>' -}}
 {%- endif -%}
 {%- for message in messages -%}
-{{- 'Source: ' + message['role'] + '\n\n ' + (message['content'] | trim) + ' <step> ' -}}
+{{- ' Source: ' + message['role'] -}}
+{%- if message['content'] -%}
+{{- '\n\n ' + (message['content'] | trim) -}}
+{%- endif -%}
+{{- '<step>' -}}
 {%- endfor -%}
-{{- 'Source: assistant\nDestination: user\n\n ' -}}
+{{- ' Source: assistant\nDestination: user\n\n ' -}}
 """
 
 _LLAMA3 = r"""
@@ -54,6 +58,31 @@ _LLAMA3 = r"""
 {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' -}}
 {%- endif -%}
 """
+
+# As Hugging Face publishes 3.1 and later, but for tools: a system message with dates goes first.
+_LLAMA3_DATED = r"""
+{%- if date_string is not defined -%}
+{%- set date_string = DATE -%}
+{%- endif -%}
+{%- set system = '' -%}
+{%- set turns = messages -%}
+{%- if messages[0]['role'] == 'system' -%}
+{%- set system = messages[0]['content'] | trim -%}
+{%- set turns = messages[1:] -%}
+{%- endif -%}
+{{- bos_token + '<|start_header_id|>system<|end_header_id|>\n\n' -}}
+{{- 'Cutting Knowledge Date: December 2023\nToday Date: ' + date_string + '\n\n' -}}
+{{- system + '<|eot_id|>' -}}
+{%- for message in turns -%}
+{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' -}}
+{{- (message['content'] | trim) + '<|eot_id|>' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' -}}
+{%- endif -%}
+"""
+_FIXED_DATE = "'26 Jul 2024'"  # the default of 3.1
+_TODAY = f"strftime_now('%d %b %Y') if strftime_now is defined else {_FIXED_DATE}"
 
 _ALPACA = r"""
 {{- bos_token -}}
@@ -95,8 +124,12 @@ _VICUNA = r"""
 
 TEMPLATES = {
     "llama2": _LLAMA2.strip(),
+    "codellama": _LLAMA2.strip(),
     "codellama-70b": _CODELLAMA_70B.strip(),
     "llama3": _LLAMA3.strip(),
+    "llama3.1": _LLAMA3_DATED.replace("DATE", _FIXED_DATE).strip(),
+    "llama3.2": _LLAMA3_DATED.replace("DATE", _TODAY).strip(),
+    "llama3.3": _LLAMA3_DATED.replace("DATE", _FIXED_DATE).strip(),
     "alpaca": _ALPACA.strip(),
     "vicuna": _VICUNA.strip(),
 }

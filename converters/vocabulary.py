@@ -70,12 +70,13 @@ class Vocabulary:
 
     def with_template(self, template: str | None) -> "Vocabulary":
         """With a chat template, and the end of a turn that it writes as an id that stops."""
-        ids = dict(self.ids)
+        ids, types = dict(self.ids), list(self.types)
         for name, text in (("eos", "<|eot_id|>"), ("eot", "<step>")):
             id = self.id_of(text)
             if template is not None and text in template and id is not None:
                 ids[name] = id
-        return replace(self, chat_template=template, ids=ids)
+                types[id] = CONTROL  # what people write must not end their turn
+        return replace(self, chat_template=template, ids=ids, types=types)
 
     def resized(self, n: int, path: Path) -> "Vocabulary":
         """Padded with unused tokens to the embedding's rows, which must not be fewer."""

@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("against the checkpoint, or where it is silent")
     group.add_argument("--name", help="general.name (default: what was recognised)")
     group.add_argument("--chat-template", metavar="NAME|FILE", help="llama2, codellama-70b, llama3,"
-                       " alpaca, vicuna, none, or a Jinja file")  # fmt: skip
+                       " llama3.1, llama3.2, alpaca, vicuna, none, or a Jinja file (default: what"
+                       " the checkpoint has or its name calls for)")  # fmt: skip
     group.add_argument("--context-length", type=int, metavar="N", help="tokens it was trained for")
     group.add_argument("--rope-theta", type=float, metavar="X", help="base of the rope frequencies")
     group.add_argument("--rope-factor", type=float, metavar="X", help="scaling of Llama 3.1 and"

@@ -1,0 +1,220 @@
+"""The types of tensors: which one each gets, its bytes, and what may be rounded again."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType, GGUFReader
+
+from edgellama import converters
+from edgellama.converters import convert, make_plan, open_source, pipeline
+from edgellama.errors import CheckpointRefused, InvalidRequest
+from edgellama.quant import FORMATS
+
+TYPES = [format.name for format in FORMATS]
+
+
+@pytest.fixture
+def folder(tiny_checkpoint, tmp_path) -> Path:
+    return tiny_checkpoint(n_kv_heads=2).write_meta(tmp_path / "meta")
+
+
+def types(path: Path) -> dict[str, str]:
+    return {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(path).tensors}
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_bytes_are_those_of_gguf_py(tiny_checkpoint, tmp_path, type):
+    checkpoint = tiny_checkpoint(n_kv_heads=2)
+    out = tmp_path / "out.gguf"
+    convert(open_source(checkpoint.write_meta(tmp_path / "meta", 2)), out, type, pure=True)
+    for tensor in GGUFReader(out).tensors:
+        weight = checkpoint.weights[tensor.name]
+        kind = GGMLQuantizationType["F32" if weight.ndim == 1 else type]
+        assert tensor.tensor_type == kind
+        want = gguf.quants.quantize(weight, kind)
+        assert tensor.data.tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize("rows_at_a_time", [1, 3, 7])
+def test_blocks_of_rows_make_the_same_file(folder, tmp_path, monkeypatch, rows_at_a_time):
+    convert(open_source(folder), tmp_path / "whole.gguf", "q8_0")
+    monkeypatch.setattr(pipeline, "MAX_BLOCK_BYTES", rows_at_a_time * 64 * 4)
+    convert(open_source(folder), tmp_path / "blocks.gguf", "q8_0")
+    whole, blocks = (tmp_path / name for name in ("whole.gguf", "blocks.gguf"))
+    assert blocks.read_bytes() == whole.read_bytes()
+
+
+def test_q4_0_keeps_the_output_in_q8_0_unless_pure(folder, tmp_path):
+    out = tmp_path / "out.gguf"
+    convert(open_source(folder), out, "q4_0")
+    assert types(out)["output.weight"] == "Q8_0"
+    assert types(out)["token_embd.weight"] == "Q4_0"
+    convert(open_source(folder), out, "q4_0", pure=True)
+    assert types(out)["output.weight"] == "Q4_0"
+
+
+def test_q4_0_keeps_a_tied_embedding_in_q8_0(tiny_checkpoint, tmp_path):
+    folder = tiny_checkpoint(tied=True).write_meta(tmp_path / "meta")
+    convert(open_source(folder), tmp_path / "out.gguf", "q4_0")
+    assert types(tmp_path / "out.gguf")["token_embd.weight"] == "Q8_0"
+
+
+def test_columns_that_blocks_do_not_divide_fall_back_to_f16_and_say_so(tiny_checkpoint, tmp_path):
+    folder = tiny_checkpoint(hidden_dim=40).write_meta(tmp_path / "meta")
+    plan = convert(open_source(folder), tmp_path / "out.gguf", "q4_0")
+    assert types(tmp_path / "out.gguf")["blk.0.ffn_down.weight"] == "F16"
+    assert types(tmp_path / "out.gguf")["blk.0.ffn_up.weight"] == "Q4_0"
+    notes = [note for note in plan.notes if note.startswith("blk.0.ffn_down.weight: 40 columns")]
+    assert len(notes) == 1
+
+
+def test_a_weight_that_the_type_cannot_hold_is_refused(tiny_checkpoint, tmp_path):
+    checkpoint = tiny_checkpoint()
+    checkpoint.weights["blk.0.attn_v.weight"][3, 5] = 2.0**17
+    folder = checkpoint.write_meta(tmp_path / "meta")
+    with pytest.raises(InvalidRequest, match=r"blk\.0\.attn_v\.weight.*bf16"):
+        convert(open_source(folder), tmp_path / "out.gguf", "f16")
+    convert(open_source(folder), tmp_path / "out.gguf", "q8_0")
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_a_gguf_file_converts_like_its_checkpoint(folder, tmp_path, type):
+    convert(open_source(folder), tmp_path / "f32.gguf", "f32")
+    convert(open_source(tmp_path / "f32.gguf"), tmp_path / "again.gguf", type)
+    convert(open_source(folder), tmp_path / "direct.gguf", type)
+    direct, again = GGUFReader(tmp_path / "direct.gguf"), GGUFReader(tmp_path / "again.gguf")
+    assert {k: f.contents() for k, f in direct.fields.items() if not k.startswith("GGUF")} == {
+        k: f.contents() for k, f in again.fields.items() if not k.startswith("GGUF")
+    }
+    for one, other in zip(direct.tensors, again.tensors, strict=True):
+        assert (one.name, one.data.tobytes()) == (other.name, other.data.tobytes())
+
+
+def test_losing_twice_is_refused_unless_asked_for(folder, tmp_path):
+    convert(open_source(folder), tmp_path / "q8_0.gguf", "q8_0")
+    source = open_source(tmp_path / "q8_0.gguf")
+    for type in ("q4_0", "f16", "bf16"):
+        with pytest.raises(InvalidRequest, match="allow-requantize"):
+            make_plan(source, type)
+    for type in ("f32", "q8_0"):
+        make_plan(source, type)
+    convert(source, tmp_path / "q4_0.gguf", "q4_0", allow_requantize=True)
+    assert types(tmp_path / "q4_0.gguf")["blk.0.ffn_up.weight"] == "Q4_0"
+
+
+def test_quantized_tensors_that_keep_their_type_keep_their_bytes(folder, tmp_path):
+    convert(open_source(folder), tmp_path / "q4_0.gguf", "q4_0")
+    convert(open_source(tmp_path / "q4_0.gguf"), tmp_path / "copy.gguf", "q4_0")
+    assert (tmp_path / "copy.gguf").read_bytes() == (tmp_path / "q4_0.gguf").read_bytes()
+
+
+def test_a_source_is_never_its_own_output(folder, tmp_path):
+    convert(open_source(folder), tmp_path / "model.gguf", "f32")
+    before = (tmp_path / "model.gguf").read_bytes()
+    with pytest.raises(InvalidRequest):
+        convert(open_source(tmp_path / "model.gguf"), tmp_path / "model.gguf", "q8_0")
+    os.link(tmp_path / "model.gguf", tmp_path / "link.gguf")
+    with pytest.raises(InvalidRequest):
+        convert(open_source(tmp_path / "model.gguf"), tmp_path / "link.gguf", "q8_0")
+    assert (tmp_path / "model.gguf").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["consolidated.00.pth", "tokenizer.model"])
+def test_a_source_that_changes_meanwhile_is_noticed(folder, tmp_path, name):
+    source = open_source(folder)
+    with open(folder / name, "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\0")
+    os.utime(folder / name, ns=(1, 1))
+    with pytest.raises(CheckpointRefused, match="changed while"):
+        convert(source, tmp_path / "out.gguf", "q8_0")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_an_interrupted_conversion_leaves_nothing(folder, tmp_path):
+    def interrupt(n_bytes: int) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "out.gguf").write_bytes(b"what was there before")
+    with pytest.raises(KeyboardInterrupt):
+        convert(open_source(folder), tmp_path / "out.gguf", "q8_0", progress=interrupt)
+    assert [path.name for path in tmp_path.glob("out*")] == ["out.gguf"]
+    assert (tmp_path / "out.gguf").read_bytes() == b"what was there before"
+
+
+def test_progress_counts_every_byte(folder, tmp_path):
+    counted: list[int] = []
+    plan = convert(open_source(folder), tmp_path / "out.gguf", "q8_0", progress=counted.append)
+    assert sum(counted) == plan.n_bytes
+
+
+def write_sparse_llama(folder: Path, tokenizer_model: bytes, n_layers: int, dim: int) -> int:
+    """A Hugging Face folder of zeros that occupy no disk; bytes of its largest tensor in f32."""
+    shapes: dict[str, list[int]] = {"model.embed_tokens.weight": [400, dim]}
+    for i in range(n_layers):
+        prefix = f"model.layers.{i}."
+        shapes |= {
+            f"{prefix}self_attn.{name}_proj.weight": [dim, dim] for name in ("q", "k", "v", "o")
+        }
+        shapes |= {
+            f"{prefix}mlp.gate_proj.weight": [2 * dim, dim],
+            f"{prefix}mlp.up_proj.weight": [2 * dim, dim],
+            f"{prefix}mlp.down_proj.weight": [dim, 2 * dim],
+            f"{prefix}input_layernorm.weight": [dim],
+            f"{prefix}post_attention_layernorm.weight": [dim],
+        }
+    shapes["model.norm.weight"] = [dim]
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 2 * int(np.prod(shape))
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    folder.mkdir()
+    with open(folder / "model.safetensors", "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": dim,
+        "num_hidden_layers": n_layers,
+        "num_attention_heads": dim // 64,
+        "intermediate_size": 2 * dim,
+        "vocab_size": 400,
+        "tie_word_embeddings": True,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.model").write_bytes(tokenizer_model)
+    return 4 * 2 * dim * dim
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's VmHWM")
+def test_memory_does_not_grow_with_the_checkpoint(sentencepiece_model, tmp_path):
+    largest = write_sparse_llama(tmp_path / "hf", sentencepiece_model, n_layers=24, dim=1536)
+    # Not getrusage: its peak is inherited from whoever started the process.
+    program = (
+        "import sys; from edgellama.cli import main; status = main(sys.argv[1:]);"
+        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]); sys.exit(status)"
+    )
+    command = [sys.executable, "-c", program, "convert", str(tmp_path / "hf"), "--quiet"]
+    done = subprocess.run(
+        [*command, "-o", str(tmp_path / "out.gguf"), "--type", "q4_0"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    peak = int(done.stdout.split()[-1]) * 1024
+    assert (tmp_path / "hf" / "model.safetensors").stat().st_size > 1e9
+    assert peak < 2 * largest + 300 * 1024**2
+
+
+def test_the_table_of_converters_has_one_for_each_kind(folder, tiny_llama, tmp_path):
+    kinds = {open_source(path).kind for path in (folder, tiny_llama)}
+    assert kinds == {"Meta folder, 1 shard", "GGUF file"}
+    assert len(converters.CONVERTERS) == 3
