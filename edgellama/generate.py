@@ -29,9 +29,9 @@ from .tokenizer import Tokenizer
 FinishReason = Literal["stop", "length"]
 
 # A prefill looks up for Ctrl-C between chunks of rows: many, so that a weight once read serves them
-# all, but only so many as take about a quarter of a second.
+# all, but only so many as take about half a second. No result depends on it.
 CHUNK_ROWS = 32, 256  # least and most
-CHUNK_SECONDS = 0.25
+CHUNK_SECONDS = 0.5
 # Ids of the prompt that a continuation's decoder sees first: enough to know that the text has
 # begun, so that a leading space stays.
 _PRIMING_IDS = 16

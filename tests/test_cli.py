@@ -221,6 +221,12 @@ def test_bytes_that_are_no_text_are_refused(tiny_llama: Path, tmp_path: Path) ->
     failed = edgellama("run", tiny_llama, "-f", tmp_path / "latin1")
     assert failed.returncode == 1
     assert "latin1 is not UTF-8 text: byte 3 is wrong" in failed.stderr
+    for command in ("run", "chat --chat-format alpaca --backend reference", "tokenize"):
+        with open(tmp_path / "latin1", "rb") as pipe:
+            failed = edgellama(*command.split(), tiny_llama, stdin=pipe)
+        assert failed.returncode == 1
+        assert "not UTF-8 text" in failed.stderr
+        assert failed.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("encoding", ["C", "C.UTF-8", "POSIX"])

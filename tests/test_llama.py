@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
-from edgellama import ContextFull, InvalidRequest, Llama, ModelFormatError, ResourceError
+from edgellama import ContextFull, InvalidRequest, Llama, ModelFormatError, ResourceError, generate
 from edgellama import llama as module
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -56,6 +56,21 @@ def test_logits_begin_from_an_empty_cache(llm: Llama) -> None:
     np.testing.assert_array_equal(before, after)
     # A position knows nothing of what follows it.
     np.testing.assert_array_equal(llm.logits(ids[:3]), before[:3])
+
+
+@pytest.mark.parametrize("format", ["F32", "Q4_0"])
+def test_no_bit_of_the_logits_depends_on_the_chunks(
+    format: str,
+    tmp_path: Path,
+    write_tiny_llama: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ids = [1, *range(60, 160)]
+    with Llama(write_tiny_llama(tmp_path / "model.gguf", format=format)) as llm:
+        expected = llm.logits(ids)
+        for rows in (1, 7, 64):
+            monkeypatch.setattr(generate, "CHUNK_ROWS", (rows, rows))
+            np.testing.assert_array_equal(llm.logits(ids), expected)
 
 
 def test_the_backends_agree(llm: Llama, tiny_llama: Path) -> None:

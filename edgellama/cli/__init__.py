@@ -93,6 +93,8 @@ def _in_one_line(error: Exception) -> str:
         words = str(error)
     elif isinstance(error, OSError) and error.strerror is not None:
         words = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    elif isinstance(error, UnicodeDecodeError):
+        words = "the input is not UTF-8 text"
     elif isinstance(error, MemoryError):
         words = "there is not enough memory"
     else:
@@ -110,8 +112,11 @@ def _prepare_streams() -> None:
         if stream is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
-            encoding = stream.encoding if stream.isatty() else "utf-8"
-            stream.reconfigure(encoding=encoding, errors="strict" if mode == "r" else "replace")
+            terminal = stream.isatty()
+            stream.reconfigure(
+                encoding=stream.encoding if terminal else "utf-8",
+                errors="strict" if mode == "r" and not terminal else "replace",
+            )
 
 
 def _discard_stdout() -> None:

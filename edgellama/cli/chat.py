@@ -86,8 +86,6 @@ def run(args: argparse.Namespace) -> int:
         if not interactive:
             return _talk_through_pipe(conversation)
         print(f"edgellama {__version__}: {llm.config.name}, context of {llm.n_ctx:,} tokens.")
-        if args.ctx > llm.n_ctx:
-            note(f"the model was trained for {llm.n_ctx:,} tokens of context, not {args.ctx:,}")
         print("Ctrl-C stops an answer, Ctrl-D leaves, /help lists commands.")
         return _talk_in_terminal(conversation)
 
