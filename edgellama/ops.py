@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 
 from .quant.activations import quantize_block, quantize_row
-from .quant.jit import kernel
+from .quant.jit import inlined, kernel
 from .quant.kernels import BLOCK
 from .quant.records import address_of
 from .quant.simd.atomic import fetch_add
@@ -54,7 +54,7 @@ def call_entry(typingctx: Any, entry: Any, arguments: Any) -> Any:
     return types.void(types.int64, arguments), emit
 
 
-@kernel
+@inlined
 def exp(x):
     """e ** x of f32x16, within 2 units in the last place for -87 <= x <= 88, clamped outside.
 

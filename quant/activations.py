@@ -9,7 +9,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from .jit import kernel
+from .jit import inlined, kernel
 from .kernels import BLOCK
 from .simd.vector import (
     call,
@@ -41,7 +41,7 @@ def largest_magnitude(typingctx: Any, a: Any, b: Any) -> Any:
     return types.float32(f32x16, f32x16), emit
 
 
-@kernel
+@inlined
 def quantize_block(values, codes, scale, total):
     """32 float32 at `values` to int8 at `codes`, float32 at `scale`, int32 at `total`."""
     low, high = load_f32x16(values), load_f32x16(values + 64)

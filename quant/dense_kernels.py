@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .jit import entry, kernel
+from .jit import entry, inlined, kernel
 from .kernels import ProductKernels
 from .memory import copy_bytes, zero_bytes
 from .records import activations_at, matrix_at
@@ -14,7 +14,7 @@ TILE_ROWS = 8  # rows unpacked at once
 AHEAD = 1024  # bytes of prefetch: rows are short, so the hardware's own guess starts late
 
 
-@kernel
+@inlined
 def _zero():
     return splat_f32x16(np.float32(0))
 

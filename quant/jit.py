@@ -24,14 +24,14 @@ import numba
 from .simd.cpu import current_tier, forced
 
 CACHE_ENVIRONMENT = "EDGELLAMA_CACHE_DIR"
+_PACKAGE = __name__.partition(".")[0]
 
 
 def _kernel_sources() -> Iterator[Path]:
     """All of this package, and each module beside it that defines kernels."""
     here = Path(__file__).parent
     yield from sorted(here.rglob("*.py"))
-    package = sys.modules[(__package__ or "quant").partition(".")[0]]
-    for folder in getattr(package, "__path__", []):
+    for folder in getattr(sys.modules[_PACKAGE], "__path__", []):
         for path in sorted(Path(folder).glob("*.py")):
             if b"quant.jit import" in path.read_bytes():
                 yield path
@@ -93,6 +93,9 @@ _OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
 # are kept on disk.
 kernel = numba.njit(**_OPTIONS)
 
+# A kernel that becomes part of every caller's own loop: a call would pass vectors by memory.
+inlined = numba.njit(forceinline=True, **_OPTIONS)
+
 
 class Entry:
     """A compiled function of int64 arguments, called by address: by another entry, ctypes or C."""
@@ -113,9 +116,10 @@ class Entry:
 
     @cached_property
     def compiled(self) -> Any:
-        return numba.cfunc(self.signature, cache=CACHE_FOLDER is not None, **_OPTIONS)(
-            self.function
-        )
+        # only of our own sources does the folder's name carry the hash
+        ours = self.function.__module__.partition(".")[0] == _PACKAGE
+        keep = ours and CACHE_FOLDER is not None
+        return numba.cfunc(self.signature, cache=keep, **_OPTIONS)(self.function)
 
     @property
     def address(self) -> int:

@@ -3,12 +3,12 @@
 import numpy as np
 
 from .activations import largest_magnitude
-from .jit import entry, kernel
+from .jit import entry, inlined, kernel
 from .kernels import BLOCK, TILE_ROWS, ProductKernels
 from .memory import copy_bytes, zero_bytes
 from .records import activations_at, matrix_at
 from .simd.half import load_8_scales_18, load_f16, store_f16
-from .simd.integer import dot4_nibbles, no_nibbles, sum_half_lanes
+from .simd.integer import add_products, no_nibbles, sum_half_lanes
 from .simd.vector import (
     between,
     f32x16_to_i32,
@@ -45,44 +45,78 @@ OFFSET = 8  # w = d * (nibble - 8)
 AHEAD = 1024  # bytes of prefetch: rows are short, so the hardware's own guess starts late
 
 
-@kernel
-def _dot_pair(w, x):
-    """Blocks j and j + 4 times 2 * 32 codes: low half of the lanes one, high half the other."""
+@inlined
+def _dot_pair(w, low, high):
+    """Blocks 0 and 4 from w on times their codes: one in each half of the lanes."""
     q = join(load_i8x16(w + 2), load_i8x16(w + 4 * BYTES + 2))
-    low = join(load_i8x16(x), load_i8x16(x + 4 * BLOCK))
-    high = join(load_i8x16(x + 16), load_i8x16(x + 4 * BLOCK + 16))
-    return dot4_nibbles(low_nibbles(q), low, high_nibbles(q), high)
+    return add_products(add_products(no_nibbles(), low_nibbles(q), low), high_nibbles(q), high)
 
 
-@kernel
+@inlined
+def _two_blocks(x):
+    """Sixteen codes here and sixteen four blocks further, as the nibbles of a pair come."""
+    return join(load_i8x16(x), load_i8x16(x + 4 * BLOCK))
+
+
+@inlined
 def _add_group(so_far, w, codes, scales, sums):
-    """Eight blocks, one a lane."""
+    """Eight blocks of a row, one a lane."""
     dots = sum_half_lanes(
-        _dot_pair(w, codes),
-        _dot_pair(w + BYTES, codes + BLOCK),
-        _dot_pair(w + 2 * BYTES, codes + 2 * BLOCK),
-        _dot_pair(w + 3 * BYTES, codes + 3 * BLOCK),
+        _dot_pair(w, _two_blocks(codes), _two_blocks(codes + 16)),
+        _dot_pair(w + BYTES, _two_blocks(codes + 32), _two_blocks(codes + 48)),
+        _dot_pair(w + 2 * BYTES, _two_blocks(codes + 64), _two_blocks(codes + 80)),
+        _dot_pair(w + 3 * BYTES, _two_blocks(codes + 96), _two_blocks(codes + 112)),
     )
     exact = dots - load_i32x8(sums) * splat_i32x8(np.int32(OFFSET))
     return fma(i32x8_to_f32(exact), load_8_scales_18(w) * load_f32x8(scales), so_far)
 
 
+@inlined
+def _prefetch_group(w):
+    prefetch(w)
+    prefetch(w + 64)
+
+
 @kernel
-def _dot_row(w, codes, scales, sums, blocks, scratch):
+def _add_rest(so_far, w, groups, blocks, codes, scales, sums, scratch):
+    """The last blocks of a row, fewer than a group: the others count as zero."""
+    rest = blocks - groups * GROUP
+    if rest == 0:
+        return so_far
+    zero_bytes(scratch, GROUP_BYTES)
+    copy_bytes(scratch, w + groups * GROUP_BYTES, rest * BYTES)
+    codes += groups * GROUP_COLUMNS
+    return _add_group(so_far, scratch, codes, scales + groups * 32, sums + groups * 32)
+
+
+@kernel
+def _dot_row(w, codes, scales, sums, blocks, scratch, out):
     total = splat_f32x8(np.float32(0))
     groups = blocks // GROUP
     for g in range(groups):
         at = w + g * GROUP_BYTES
-        prefetch(at + AHEAD)
-        prefetch(at + AHEAD + 64)
+        _prefetch_group(at + AHEAD)
         total = _add_group(total, at, codes + g * GROUP_COLUMNS, scales + g * 32, sums + g * 32)
-    rest = blocks - groups * GROUP
-    if rest:
-        zero_bytes(scratch, GROUP_BYTES)
-        copy_bytes(scratch, w + groups * GROUP_BYTES, rest * BYTES)
-        codes += groups * GROUP_COLUMNS
-        total = _add_group(total, scratch, codes, scales + groups * 32, sums + groups * 32)
-    return sum_lanes(total)
+    total = _add_rest(total, w, groups, blocks, codes, scales, sums, scratch)
+    store(out, sum_lanes(total))
+
+
+@kernel
+def _dot_two_rows(w, row_bytes, codes, scales, sums, blocks, scratch, out):
+    """Two rows share the loads of the codes."""
+    a = b = splat_f32x8(np.float32(0))
+    groups = blocks // GROUP
+    for g in range(groups):
+        at = w + g * GROUP_BYTES
+        _prefetch_group(at + 2 * row_bytes)  # the same place of the next two rows
+        _prefetch_group(at + 3 * row_bytes)
+        x, d, s = codes + g * GROUP_COLUMNS, scales + g * 32, sums + g * 32
+        a = _add_group(a, at, x, d, s)
+        b = _add_group(b, at + row_bytes, x, d, s)
+    a = _add_rest(a, w, groups, blocks, codes, scales, sums, scratch)
+    b = _add_rest(b, w + row_bytes, groups, blocks, codes, scales, sums, scratch)
+    store(out, sum_lanes(a))
+    store(out + 4, sum_lanes(b))
 
 
 @entry
@@ -90,18 +124,16 @@ def dot(matrix, activations, first, last, n, out, out_stride, scratch):
     m, x = matrix_at(matrix), activations_at(activations)
     blocks = m.cols // BLOCK
     per_token = x.padded // BLOCK * 4
-    for row in range(first, last):
+    for row in range(first, last, 2):
         w = m.data + row * m.row_bytes
         for t in range(n):
-            value = _dot_row(
-                w,
-                x.codes + t * x.padded,
-                x.scales + t * per_token,
-                x.sums + t * per_token,
-                blocks,
-                scratch,
-            )
-            store(out + t * out_stride + (row - first) * 4, value)
+            codes = x.codes + t * x.padded
+            scales, sums = x.scales + t * per_token, x.sums + t * per_token
+            to = out + t * out_stride + (row - first) * 4
+            if row + 1 < last:
+                _dot_two_rows(w, m.row_bytes, codes, scales, sums, blocks, scratch, to)
+            else:
+                _dot_row(w, codes, scales, sums, blocks, scratch, to)
 
 
 @entry
@@ -134,7 +166,7 @@ def unpack(matrix, row, out, scratch):
         store(out + block * BLOCK * 4 + 64, (i8x16_to_f32(high_nibbles(q)) - eight) * d)
 
 
-@kernel
+@inlined
 def _codes(values, inverse):
     """trunc(value * inverse + 8.5), at most 15; 0 where that is no number."""
     scaled = load_f32x16(values) * splat_f32x16(inverse) + splat_f32x16(np.float32(8.5))

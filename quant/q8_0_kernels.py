@@ -3,7 +3,7 @@
 import numpy as np
 
 from .activations import largest_magnitude
-from .jit import entry, kernel
+from .jit import entry, inlined, kernel
 from .kernels import BLOCK, TILE_ROWS, ProductKernels
 from .memory import copy_bytes, zero_bytes
 from .records import activations_at, matrix_at
@@ -37,12 +37,12 @@ GROUP_COLUMNS = GROUP * BLOCK
 AHEAD = 1024  # bytes of prefetch: rows are short, so the hardware's own guess starts late
 
 
-@kernel
+@inlined
 def _dot_block(w, x):
     return dot4_signed(load_i8x32(w + 2), load_i8x32(x))
 
 
-@kernel
+@inlined
 def _dot_four(w, x):
     """Four blocks: the sums of their low halves, then of their high halves."""
     return sum_half_lanes(
@@ -53,7 +53,7 @@ def _dot_four(w, x):
     )
 
 
-@kernel
+@inlined
 def _add_group(so_far, w, codes, scales):
     """Eight blocks, one a lane."""
     dots = add_halves(_dot_four(w, codes), _dot_four(w + 4 * BYTES, codes + 4 * BLOCK))
@@ -117,7 +117,7 @@ def unpack(matrix, row, out, scratch):
         store(out + block * BLOCK * 4 + 64, i8x16_to_f32(load_i8x16(w + 18)) * d)
 
 
-@kernel
+@inlined
 def _codes(values, inverse):
     """value * inverse to the nearest integer, halves away from zero."""
     scaled = load_f32x16(values) * splat_f32x16(inverse)

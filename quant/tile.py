@@ -16,7 +16,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from .jit import kernel
+from .jit import inlined, kernel
 from .kernels import BLOCK, TILE_ROWS, TILE_TOKENS
 from .records import activations_at
 from .simd.integer import add_products, total_of
@@ -60,13 +60,13 @@ def scatter_lanes(typingctx: Any, address: Any, codes: Any) -> Any:
     return types.void(types.int64, i8x16), emit
 
 
-@kernel
+@inlined
 def _spread(codes, column):
     """Four columns of a token, for all lanes."""
     return splat_four_bytes(load_i32(codes + column))
 
 
-@kernel
+@inlined
 def _add_block(sums, offset, w_scale, x_scale, correction, so_far):
     """so_far + w_scale * x_scale * (sums - offset * correction), lane by lane."""
     exact = total_of(sums) - splat_i32x8(np.int32(offset * correction))

@@ -1,10 +1,8 @@
-"""Products of bytes, four neighbours summed into one int32 lane, by the best instruction of the
-tier.
+"""Products of bytes, four neighbours summed into an int32 lane, by the tier's best instruction.
 
-    dot4(u, s)                    u unsigned 0..128, s signed -127..127          i8x32, i8x32 ->
-    i32x8 dot4_signed(a, b)             a signed -128..127, b signed -127..127
-    dot4_nibbles(u, s, v, t)      u, v 0..15:  dot4(u, s) + dot4(v, t)
+    dot4_signed(a, b)             a -128..127, b -127..127                  i8x32, i8x32 -> i32x8
     add_products(sums, w, s)      running sums: no_nibbles() or no_bytes(), then add, then total_of
+    sum_half_lanes, add_halves    sums over lanes, for several products at once
 
 AVX2 has no such instruction: vpmaddubsw adds pairs into int16 (no overflow within the ranges
 above), vpmaddwd by ones adds pairs of those into int32. A running sum of nibble products stays in
@@ -62,14 +60,6 @@ def _zero() -> ir.Constant:
 
 
 @intrinsic
-def dot4(typingctx: Any, unsigned: Any, signed: Any) -> Any:
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _accumulate(builder, _zero(), *args)
-
-    return i32x8(i8x32, i8x32), emit
-
-
-@intrinsic
 def dot4_signed(typingctx: Any, a: Any, b: Any) -> Any:
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         if _X86:
@@ -77,17 +67,6 @@ def dot4_signed(typingctx: Any, a: Any, b: Any) -> Any:
         return _portable_dot4(builder, *args, both_signed=True)
 
     return i32x8(i8x32, i8x32), emit
-
-
-@intrinsic
-def dot4_nibbles(typingctx: Any, u: Any, s: Any, v: Any, t: Any) -> Any:
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        u, s, v, t = args
-        if _X86 and not _VNNI:  # one widening for both
-            return _add_pairs(builder, builder.add(_pairs(builder, u, s), _pairs(builder, v, t)))
-        return _accumulate(builder, _accumulate(builder, _zero(), u, s), v, t)
-
-    return i32x8(i8x32, i8x32, i8x32, i8x32), emit
 
 
 # Running sums. The type of a sum says which products it takes, so that one loop serves both.
@@ -165,17 +144,28 @@ def _add_neighbours(builder: Any, a: Any, b: Any) -> Any:
     return builder.add(shuffle(builder, a, b, even), shuffle(builder, a, b, odd))
 
 
+def _pack(builder: Any, a: Any, b: Any) -> Any:
+    return call(builder, "llvm.x86.avx2.packssdw", i16x16.llvm, [a, b])
+
+
 @intrinsic
 def sum_half_lanes(typingctx: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """Low-half sums of a, b, c, d, then their high-half sums: i32x8."""
+    """Low-half sums of a, b, c, d, then their high-half sums: i32x8.
+
+    Running sums in int16 may hold two nibble products a lane: then they still fit int16 when four
+    lanes have been added (8 * 15 * 127 * 2 = 30480), and packing is cheaper than vphaddd.
+    """
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        a, b, c, d = args
-        return _add_neighbours(
-            builder, _add_neighbours(builder, a, b), _add_neighbours(builder, c, d)
-        )
+        if a.element == "i16":
+            a2, b2, c2, d2 = (_add_pairs(builder, v) for v in args)
+            ab = _add_pairs(builder, _pack(builder, a2, b2))
+            cd = _add_pairs(builder, _pack(builder, c2, d2))
+            return _add_pairs(builder, _pack(builder, ab, cd))
+        ab, cd = _add_neighbours(builder, *args[:2]), _add_neighbours(builder, *args[2:])
+        return _add_neighbours(builder, ab, cd)
 
-    return i32x8(i32x8, i32x8, i32x8, i32x8), emit
+    return i32x8(a, a, a, a), emit
 
 
 @intrinsic
