@@ -16,7 +16,7 @@ from .templates import load_template
 ARCHITECTURE = "llama"
 _MAGIC = b"GGUF"
 # Keys that describe the old file and not the model.
-_OF_THE_FILE = ("split.", "general.alignment", "general.file_type", "general.quantization_version")
+_OF_THE_FILE = ("split.", "general.alignment")
 
 
 def claims(path: Path) -> bool:

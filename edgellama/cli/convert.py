@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ..errors import InvalidRequest
+from edgellama.errors import InvalidRequest
 
 HELP = "make a GGUF file from an official checkpoint"
 TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
@@ -47,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..converters import Overrides, convert, make_plan, open_source
+    from edgellama.converters import Overrides, convert, make_plan, open_source
+
     from .inspect import describe, show
 
     if args.output is None and not args.dry_run:
@@ -78,9 +79,16 @@ def run(args: argparse.Namespace) -> int:
         seconds = time.perf_counter() - start
         print(
             f"{args.output}: {source.family}, {plan.format.name}, {len(plan.tensors)} tensors,"
-            f" {plan.n_bytes / 1e9:.3f} GB in {seconds:.1f} s"
+            f" {_size(plan.n_bytes)} in {seconds:.1f} s"
         )
     return 0
+
+
+def _size(n_bytes: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= scale:
+            return f"{n_bytes / scale:.2f} {unit}"
+    return f"{n_bytes} bytes"
 
 
 @contextmanager

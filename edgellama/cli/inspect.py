@@ -7,7 +7,7 @@ from collections.abc import Sized
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..converters import Plan, Source
+    from edgellama.converters import Plan, Source
 
 HELP = "show what a checkpoint or GGUF file holds"
 EXAMPLES = """\
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..converters import open_source
+    from edgellama.converters import open_source
 
     show(describe(open_source(args.path)), as_json=args.json)
     return 0
