@@ -63,10 +63,8 @@ def step(context, ith, nth):
         project_add(s, layer.ffn_down, s.hidden, c + 10 * LINE, nth, ith)
         barrier(wait, nth)
         c += PHASES_PER_LAYER * LINE
-    norm_wanted(s, c)
-    barrier(wait, nth)
-    vocab_bytes = s.output.rows * 4
-    project(
-        s.output, s.normed, s.n_wanted, s.logits, vocab_bytes, c + LINE, nth, scratch_of(s, ith)
-    )
-    barrier(wait, nth)
+    if s.n_wanted:
+        norm_wanted(s, c)
+        barrier(wait, nth)
+        scratch = scratch_of(s, ith)
+        project(s.output, s.normed, s.n_wanted, s.logits, s.output.rows * 4, c + LINE, nth, scratch)
