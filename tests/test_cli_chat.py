@@ -30,7 +30,7 @@ def chat_through_pipe(
     text: str, *arguments: object, options: list[str] = OPTIONS
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*CHAT, *map(str, arguments), *options],
+        [*CHAT, *options, *map(str, arguments)],
         input=text,
         capture_output=True,
         encoding="utf-8",
@@ -121,7 +121,7 @@ class Terminal:
 
         self._master, slave = pty.openpty()
         self._process = subprocess.Popen(
-            [*CHAT, *map(str, arguments), *OPTIONS],
+            [*CHAT, *OPTIONS, *map(str, arguments)],
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -138,13 +138,14 @@ class Terminal:
         time.sleep(0.2)
         os.write(self._master, keys.encode())
 
-    def wait_for(self, text: str, seconds: float = 30) -> None:
-        """Read until `text` shows, then forget what came before it."""
+    def wait_for(self, text: str, seconds: float = 30) -> str:
+        """Read until `text` shows; forgets what came before it, and returns that."""
         deadline = time.monotonic() + seconds
         while text not in self.screen:
             assert time.monotonic() < deadline, f"{text!r} did not show:\n{self.screen[-2000:]}"
             self._read(0.1)
-        self.screen = self.screen.partition(text)[2]
+        before, _, self.screen = self.screen.partition(text)
+        return before
 
     def exit_status(self) -> int:
         deadline = time.monotonic() + 30
@@ -261,6 +262,21 @@ def test_an_error_does_not_end_the_conversation(
     chat.wait_for(">>> ")
     chat.press("hello\r")
     chat.wait_for("answer 5 tokens")
+
+
+def test_what_a_model_says_cannot_steer_the_terminal(
+    terminal: Callable[..., Terminal], tiny_llama: Path
+) -> None:
+    # A hot random model says any byte.
+    wild = ["--temp", 50, "--top-k", 0, "--top-p", 1, "--min-p", 0, "--seed", 1, "--stats"]
+    controls = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+    assert controls.search(chat_through_pipe("hello", tiny_llama, *wild).stdout)
+    chat = terminal(tiny_llama, *wild, NO_COLOR="1")
+    chat.press("hello\r")
+    chat.wait_for("hello\r\n")
+    said = chat.wait_for("[prompt").removeprefix("\x1b[?2004l\r")  # readline ends its own mode
+    assert "\ufffd" in said
+    assert not controls.search(said.replace("\r\n", "\n"))
 
 
 def test_colour_only_where_it_is_welcome(

@@ -19,6 +19,7 @@ from .options import (
     note,
     open_llama,
     sampling_options,
+    show,
 )
 
 HELP = "talk with a model"
@@ -133,7 +134,7 @@ class Conversation:
         elif word == "/stats":
             self.show_stats()
         elif word in ("/help", "/?"):
-            note(COMMANDS_HELP)
+            print(COMMANDS_HELP, file=sys.stderr)
         else:
             note(f"{word} is not a command; /help lists them")
 
@@ -150,7 +151,7 @@ class Conversation:
         )
         try:
             for token in generation:
-                print(token.text, end="", flush=True)
+                show(token.text)
         finally:
             generation.close()
             answer = generation.read()

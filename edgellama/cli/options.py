@@ -145,6 +145,15 @@ def describe(timings: Timings) -> str:
     )
 
 
+# Control characters steer a terminal: what a model says must not clear it, colour it or retitle it.
+_CONTROLS = {c: "\ufffd" for c in (*range(0x20), *range(0x7F, 0xA0)) if chr(c) not in "\t\n"}
+
+
+def show(text: str) -> None:
+    """A piece of an answer, at once: as it is into a file or pipe, harmless on a terminal."""
+    print(text.translate(_CONTROLS) if sys.stdout.isatty() else text, end="", flush=True)
+
+
 def dim(text: str) -> str:
     """Fainter, where stderr is a terminal that may be coloured (https://no-color.org)."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stderr.isatty():

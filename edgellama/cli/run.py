@@ -14,6 +14,7 @@ from .options import (
     open_llama,
     read_text,
     sampling_options,
+    show,
 )
 
 HELP = "continue a text"
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 def _print_as_it_comes(generation: Generation) -> None:
     try:
         for token in generation:
-            print(token.text, end="", flush=True)
+            show(token.text)
     finally:
         print(flush=True)
 
