@@ -114,19 +114,22 @@ def test_a_base_model_is_refused_in_words(tiny_llama: Path) -> None:
 class Terminal:
     """A process on a pseudo-terminal of its own, with keys to press and a screen to read."""
 
+    # Take the terminal, whose Ctrl-C then comes here, and be the command.
+    BEGIN = (
+        "import fcntl, runpy, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+        " runpy.run_module('edgellama', run_name='__main__')"
+    )
+
     def __init__(self, *arguments: object, **environment: str) -> None:
-        import fcntl
         import pty
-        import termios
 
         self._master, slave = pty.openpty()
         self._process = subprocess.Popen(
-            [*CHAT, *OPTIONS, *map(str, arguments)],
+            [sys.executable, "-c", self.BEGIN, "chat", *OPTIONS, *map(str, arguments)],
             stdin=slave,
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(slave, termios.TIOCSCTTY, 0),
             env={**os.environ, "TERM": "xterm", "INPUTRC": os.devnull, **environment},
         )
         os.close(slave)
