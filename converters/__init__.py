@@ -1,8 +1,10 @@
 """Official checkpoints -> GGUF. A new kind of checkpoint is a new file and a line in CONVERTERS.
 
-open_source   looks at a path, finds its converter: what it is, its metadata, its tensors
-make_plan     decides the type of every tensor; nothing but headers has been read so far
-convert       streams the weights into the new file
+open_source           looks at a path and says what it is: metadata, tensors, still on disk
+make_plan             decides the type of every tensor; only headers have been read so far
+drop_repeated_output  looks into the weights, whether the output is the embedding once more
+write_plan            streams the weights into the new file
+convert               does all of this
 """
 
 import os
@@ -26,8 +28,10 @@ __all__ = [
     "Source",
     "SourceTensor",
     "convert",
+    "drop_repeated_output",
     "make_plan",
     "open_source",
+    "write_plan",
 ]
 
 
@@ -79,12 +83,13 @@ def convert(
     `out` appears when it is whole. Raises CheckpointRefused for damaged weights, InvalidRequest for
     a type that loses twice or cannot hold a weight, ResourceError for a full disk.
     """
-    plan = make_plan(_untied(source), type, pure=pure, allow_requantize=allow_requantize)
+    source = drop_repeated_output(source)
+    plan = make_plan(source, type, pure=pure, allow_requantize=allow_requantize)
     write_plan(plan, Path(out), progress)
     return plan
 
 
-def _untied(source: Source) -> Source:
+def drop_repeated_output(source: Source) -> Source:
     """The source without an output matrix that repeats the embedding, as Meta's small ones have."""
     by_name = {tensor.name: tensor for tensor in source.tensors}
     output = by_name.get("output.weight")

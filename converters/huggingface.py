@@ -143,10 +143,6 @@ def _hyperparameters(config: Mapping[str, Any], overrides: Overrides) -> Hyperpa
         raise CheckpointRefused(f"config.json: rope settings are {rope!r}, expected a table")
     dim, n_heads = _count(config, "hidden_size"), _count(config, "num_attention_heads")
     n_kv_heads = _count(config, "num_key_value_heads", n_heads)
-    if n_heads % n_kv_heads:
-        raise CheckpointRefused(
-            f"config.json: {n_heads} heads do not divide by {n_kv_heads} kv heads"
-        )
     scaling, linear = _rope_scaling(rope)
     if overrides.rope_factor is not None:
         scaling, linear = _with_factor(scaling, overrides.rope_factor), 1.0

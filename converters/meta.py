@@ -198,19 +198,20 @@ def _hyperparameters(
     n_kv_heads = _count(params, "n_kv_heads", n_heads)
     if dim == 16384 and n_kv_heads == n == 16:
         n_kv_heads = 8  # Llama 3.1 405B cut in 16, each key and value head on two ranks
-    if n_heads % n_kv_heads:
-        raise CheckpointRefused(
-            f"params.json: {n_heads} heads do not divide by {n_kv_heads} kv heads"
-        )
     vocab_size = _vocab_size(params, _local_shape(shards, "tok_embeddings.weight"), n, dim)
     q_rows = _local_shape(shards, "layers.0.attention.wq.weight")[0] * n
-    head_dim = _count(params, "head_dim", max(1, q_rows // n_heads))
+    if q_rows % n_heads:
+        raise CheckpointRefused(
+            f"layers.0.attention.wq.weight: {q_rows} rows do not divide by the {n_heads} heads of"
+            " params.json"
+        )
+    head_dim = _count(params, "head_dim", q_rows // n_heads)
     theta = _positive(
         params, "rope_theta", 500000.0 if bpe or params.get("use_scaled_rope") else 10000.0
     )
     scaling: RopeScaling | None = None
     if params.get("use_scaled_rope"):
-        scaling = families.meta_rope_scaling(dim, params.get("rope_scaling_factor"))
+        scaling = families.meta_rope_scaling(dim)
     if overrides.rope_factor is not None:
         factor = overrides.rope_factor
         scaling = None if factor == 1 else families.meta_rope_scaling(dim, factor)

@@ -43,6 +43,8 @@ def open_source(path: Path, overrides: Overrides) -> Source:
         raise CheckpointRefused(
             f"{path}: holds a model of architecture {architecture!r}, supported is {ARCHITECTURE!r}"
         )
+    if not infos:
+        raise CheckpointRefused(f"{path}: holds a vocabulary and no tensors")
     for info in infos:
         if len(info.shape) > 2:
             raise CheckpointRefused(

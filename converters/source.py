@@ -16,6 +16,8 @@ from edgellama.errors import CheckpointRefused
 from edgellama.gguf import WriteValue
 from edgellama.quant import Format
 
+MAX_LAYERS = 4096
+
 Rows = Callable[[int, int], npt.NDArray[np.float32]]  # (start, stop) -> (stop - start, cols)
 Packed = Callable[[int, int], npt.NDArray[np.uint8]]  # (start, stop) -> (stop - start, row_bytes)
 
@@ -74,6 +76,17 @@ class Hyperparameters:
     rope_theta: float
     rope_scaling: RopeScaling | None = None
     linear_scaling: float = 1.0  # every position counts as position / this
+
+    def __post_init__(self) -> None:
+        """Raises CheckpointRefused for what no Llama has, before anything is sized by it."""
+        if self.n_heads % self.n_kv_heads:
+            raise CheckpointRefused(
+                f"{self.n_heads} heads do not divide by {self.n_kv_heads} key and value heads"
+            )
+        if self.head_dim % 2:
+            raise CheckpointRefused(f"heads of width {self.head_dim} cannot turn in pairs")
+        if self.n_layers > MAX_LAYERS:
+            raise CheckpointRefused(f"{self.n_layers:,} layers; the largest Llama has 126")
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """GGUF name -> (rows, cols) or (n,) of every tensor, in the order a token meets them."""
@@ -146,7 +159,6 @@ class Source:
     tensors: tuple[SourceTensor, ...]
     fingerprint: "Fingerprint"
     notes: tuple[str, ...] = ()
-    close: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)

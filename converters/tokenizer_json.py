@@ -68,6 +68,9 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
         raise CheckpointRefused(
             f"{folder}: neither a SentencePiece tokenizer.model nor tokenizer.json is here"
         )
+    if vocabulary.add_space_prefix:
+        adds = _flag(settings, "add_prefix_space", True)
+        vocabulary = replace(vocabulary, add_space_prefix=adds)
     vocabulary = replace(
         vocabulary,
         ids=vocabulary.ids | _special_ids(vocabulary, settings, config),

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from edgellama.errors import InvalidRequest
 
@@ -47,7 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from edgellama.converters import Overrides, convert, make_plan, open_source
+    from edgellama.converters import (
+        Overrides,
+        drop_repeated_output,
+        make_plan,
+        open_source,
+        write_plan,
+    )
 
     from .inspect import describe, show
 
@@ -71,8 +78,9 @@ def run(args: argparse.Namespace) -> int:
         show(describe(source, plan), as_json=args.json)
         return 0
     start = time.perf_counter()
+    plan = make_plan(drop_repeated_output(source), args.type, **options)
     with _progress_bar(plan.n_bytes, quiet=args.quiet) as progress:
-        plan = convert(source, args.output, args.type, progress=progress, **options)
+        write_plan(plan, Path(args.output), progress)
     if not args.quiet:
         for note in plan.notes:
             print(f"note: {note}", file=sys.stderr)

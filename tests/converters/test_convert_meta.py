@@ -253,6 +253,8 @@ def test_a_truncated_shard_is_refused(tiny_checkpoint, tmp_path):
         ({"dim": "64"}, "dim is '64'"),
         ({"dim": None}, "dim is None"),
         ({"n_layers": 1}, "no part of a Llama of 1 layers"),
+        ({"n_layers": 1000000}, "1,000,000 layers"),
+        ({"n_heads": 7}, "wq.weight: 64 rows do not divide by the 7 heads"),
         ({"n_layers": 3}, "layers.2.attention_norm.weight"),
         ({"n_heads": 4}, "wk.weight"),
         ({"n_kv_heads": 3}, "do not divide"),

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import gguf
@@ -14,6 +15,7 @@ from gguf import GGMLQuantizationType, GGUFReader
 from edgellama import converters
 from edgellama.converters import convert, make_plan, open_source, pipeline
 from edgellama.errors import CheckpointRefused, InvalidRequest
+from edgellama.gguf import GGUFFile, TensorToWrite, write_gguf
 from edgellama.quant import FORMATS
 
 TYPES = [format.name for format in FORMATS]
@@ -112,6 +114,33 @@ def test_quantized_tensors_that_keep_their_type_keep_their_bytes(folder, tmp_pat
     convert(open_source(folder), tmp_path / "q4_0.gguf", "q4_0")
     convert(open_source(tmp_path / "q4_0.gguf"), tmp_path / "copy.gguf", "q4_0")
     assert (tmp_path / "copy.gguf").read_bytes() == (tmp_path / "q4_0.gguf").read_bytes()
+
+
+def test_a_split_model_becomes_one_file(folder, tmp_path):
+    whole = tmp_path / "whole.gguf"
+    convert(open_source(folder), whole, "q8_0")
+    with GGUFFile(whole) as file:
+        names = list(file.tensors)
+        for part, mine in enumerate((names[:5], names[5:])):
+            metadata = {"general.architecture": "llama", "split.no": part, "split.count": 2}
+            if part == 0:
+                strings = {k: list(v) for k, v in file.metadata.items() if hasattr(v, "raw")}
+                metadata |= dict(file.metadata) | strings
+            write_gguf(
+                tmp_path / f"model-0000{part + 1}-of-00002.gguf",
+                metadata,
+                [
+                    TensorToWrite(t.name, t.shape, t.format, partial(iter, [file.data(t.name)]))
+                    for t in map(file.tensors.__getitem__, mine)
+                ],
+            )
+    convert(open_source(tmp_path / "model-00001-of-00002.gguf"), tmp_path / "one.gguf", "q8_0")
+    one, want = GGUFReader(tmp_path / "one.gguf"), GGUFReader(whole)
+    assert [t.name for t in one.tensors] == [t.name for t in want.tensors]
+    assert all(
+        a.data.tobytes() == b.data.tobytes() for a, b in zip(one.tensors, want.tensors, strict=True)
+    )
+    assert one.get_field("split.count") is None
 
 
 def test_a_source_is_never_its_own_output(folder, tmp_path):
