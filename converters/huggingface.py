@@ -177,10 +177,6 @@ def _rope_scaling(rope: Mapping[str, Any]) -> tuple[RopeScaling | None, float]:
                 high_freq_factor=_positive(rope, "high_freq_factor"),
                 original_context=_count(rope, "original_max_position_embeddings"),
             )
-            if scaling.high_freq_factor <= scaling.low_freq_factor:
-                raise CheckpointRefused(
-                    "config.json: high_freq_factor is not above low_freq_factor"
-                )
             return scaling, 1.0
         case other:
             raise CheckpointRefused(

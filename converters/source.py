@@ -42,6 +42,15 @@ class RopeScaling:
     high_freq_factor: float = 4.0
     original_context: int = 8192
 
+    def __post_init__(self) -> None:
+        """Raises CheckpointRefused for numbers that make no scaling."""
+        low, high = self.low_freq_factor, self.high_freq_factor
+        if not (1e-3 <= self.factor <= 1e6 and 1e-3 <= low < high <= 1e6):
+            raise CheckpointRefused(
+                f"rope is scaled by {self.factor:g} between {low:g} and {high:g} turns, which makes"
+                " no sense; Llama 3.1's numbers are 8, 1 and 4"
+            )
+
     def divisors(self, head_dim: int, theta: float) -> npt.NDArray[np.float32]:
         """(head_dim / 2,) float32: what each rotation frequency is divided by (`rope_freqs`).
 
@@ -87,6 +96,10 @@ class Hyperparameters:
             raise CheckpointRefused(f"heads of width {self.head_dim} cannot turn in pairs")
         if self.n_layers > MAX_LAYERS:
             raise CheckpointRefused(f"{self.n_layers:,} layers; the largest Llama has 126")
+        if not 1 < self.rope_theta <= 1e12:
+            raise CheckpointRefused(f"rope theta is {self.rope_theta:g}, expected e.g. 10000")
+        if not 0 < self.norm_eps <= 0.1:
+            raise CheckpointRefused(f"norm eps is {self.norm_eps:g}, expected e.g. 1e-05")
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """GGUF name -> (rows, cols) or (n,) of every tensor, in the order a token meets them."""

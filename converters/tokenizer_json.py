@@ -30,6 +30,7 @@ from .vocabulary import (
     USER_DEFINED,
     Vocabulary,
     check_tokens,
+    is_unicode,
 )
 
 # The only split pattern of a Llama's byte-level BPE.
@@ -103,7 +104,7 @@ def _read_tokenizer_json(path: Path) -> Vocabulary:
         ids = {str(text): int(id) for text, id in model["vocab"].items()}
         merges = [_merge(merge) for merge in model["merges"]]
         added = {int(a["id"]): (str(a["content"]), bool(a["special"])) for a in _added(content)}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointRefused(f"{path}: not a tokenizer.json, or damaged: {error!r}") from error
     by_id = {id: text for text, id in ids.items()} | {id: text for id, (text, _) in added.items()}
     if not by_id or sorted(by_id) != list(range(len(by_id))):
@@ -166,23 +167,32 @@ def _byte_fallback(
 
 def _adds_space(content: Mapping[str, Any]) -> bool:
     """Whether text gets a space in front: a normalizer that prepends it, or Metaspace."""
-    normalizer, splitter = content.get("normalizer") or {}, content.get("pre_tokenizer") or {}
-    steps = [normalizer, *(normalizer.get("normalizers") or ())]
-    if any(step.get("type") == "Prepend" for step in steps):
+    if any(step.get("type") == "Prepend" for step in _steps(content, "normalizer", "normalizers")):
         return True
-    return splitter.get("type") == "Metaspace" and splitter.get("prepend_scheme") != "never"
+    splitters = _steps(content, "pre_tokenizer", "pretokenizers")
+    return any(
+        step.get("type") == "Metaspace" and step.get("prepend_scheme") != "never"
+        for step in splitters
+    )
 
 
 def _check_llama3_split(content: Mapping[str, Any], path: Path) -> None:
-    splitter = content.get("pre_tokenizer") or {}
-    steps = [splitter, *(splitter.get("pretokenizers") or ())]
-    patterns = [(step.get("pattern") or {}).get("Regex") for step in steps]
-    if LLAMA3_PATTERN not in patterns:
-        found = next((pattern for pattern in patterns if pattern), splitter.get("type"))
+    steps = _steps(content, "pre_tokenizer", "pretokenizers")
+    patterns = [step["pattern"] for step in steps if isinstance(step.get("pattern"), dict)]
+    found = [pattern.get("Regex") for pattern in patterns] or [step.get("type") for step in steps]
+    if LLAMA3_PATTERN not in found:
         raise CheckpointRefused(
-            f"{path}: splits text by {str(found)[:60]!r}, not as Llama 3 does; such a"
-            " tokenizer is not supported"
+            f"{path}: splits text by {str(found)[:60]}, not as Llama 3 does; such a tokenizer is"
+            " not supported"
         )
+
+
+def _steps(content: Mapping[str, Any], key: str, inner_key: str) -> list[dict[str, Any]]:
+    """A normalizer or splitter and, if it is a sequence, what it consists of."""
+    outer = content.get(key)
+    inner = outer.get(inner_key) if isinstance(outer, dict) else None
+    steps = [outer, *(inner if isinstance(inner, list) else ())]
+    return [step for step in steps if isinstance(step, dict)]
 
 
 def _added_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[int, tuple[str, bool]]:
@@ -195,7 +205,7 @@ def _added_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[int, tuple[
             found[int(entry["id"])] = (str(entry["content"]), bool(entry["special"]))
         for key, entry in (settings.get("added_tokens_decoder") or {}).items():
             found[int(key)] = (str(entry["content"]), bool(entry["special"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointRefused(f"{folder}: its added tokens are damaged: {error!r}") from error
     return found
 
@@ -271,6 +281,10 @@ def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
         return read_template(folder / "chat_template.jinja")
     template = settings.get("chat_template")
     if isinstance(template, list):  # several by name
-        by_name = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-        template = by_name.get("default")
-    return template if isinstance(template, str) and template else None
+        named = [t for t in template if isinstance(t, dict) and t.get("name") == "default"]
+        template = named[0].get("template") if named else None
+    if not isinstance(template, str) or not template:
+        return None
+    if not is_unicode(template):
+        raise CheckpointRefused(f"{folder}: chat_template of tokenizer_config.json is not Unicode")
+    return template

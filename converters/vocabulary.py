@@ -122,9 +122,20 @@ def check_tokens(tokens: Sequence[str], path: Path) -> None:
     """CheckpointRefused unless there are tokens, not too many, and each is there once."""
     if not 1 <= len(tokens) <= MAX_TOKENS:
         raise CheckpointRefused(f"{path}: {len(tokens):,} tokens, expected 1..{MAX_TOKENS:,}")
+    if not is_unicode("".join(tokens)):
+        raise CheckpointRefused(f"{path}: a token is not Unicode text")
     if len(set(tokens)) < len(tokens):
         (twice, _), *_ = Counter(tokens).most_common(1)
         raise CheckpointRefused(f"{path}: token {twice!a} is there twice")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold a text; JSON can hold half a surrogate pair, which it cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def gpt2_alphabet() -> list[str]:
