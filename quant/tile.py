@@ -33,6 +33,7 @@ from .simd.vector import (
     splat_four_bytes,
     splat_i32x8,
     store,
+    unknown,
 )
 
 LANE = 4  # columns of a row that lie together
@@ -61,9 +62,9 @@ def scatter_lanes(typingctx: Any, address: Any, codes: Any) -> Any:
 
 
 @inlined
-def _spread(codes, column):
+def _spread(codes):
     """Four columns of a token, for all lanes."""
-    return splat_four_bytes(load_i32(codes + column))
+    return splat_four_bytes(load_i32(codes))
 
 
 @inlined
@@ -91,14 +92,17 @@ def _sum_class(nothing, offset, codes, scales, first, blocks, x, c0, c1, c2, c3,
         x1 = column + c1 * x.padded
         x2 = column + c2 * x.padded
         x3 = column + c3 * x.padded
-        for piece in range(BLOCK // LANE):
-            wa, wb = load_i8x32(at + piece * PIECE), load_i8x32(at + piece * PIECE + HALF)
-            s0, s1 = _spread(x0, piece * LANE), _spread(x1, piece * LANE)
+        end = unknown(at + TILE_BLOCK)  # unrolled, the sums of all pieces would not fit registers
+        while at < end:
+            wa, wb = load_i8x32(at), load_i8x32(at + HALF)
+            s0, s1 = _spread(x0), _spread(x1)
             a0, b0 = add_products(a0, wa, s0), add_products(b0, wb, s0)
             a1, b1 = add_products(a1, wa, s1), add_products(b1, wb, s1)
-            s2, s3 = _spread(x2, piece * LANE), _spread(x3, piece * LANE)
+            s2, s3 = _spread(x2), _spread(x3)
             a2, b2 = add_products(a2, wa, s2), add_products(b2, wb, s2)
             a3, b3 = add_products(a3, wa, s3), add_products(b3, wb, s3)
+            at += PIECE
+            x0, x1, x2, x3 = x0 + LANE, x1 + LANE, x2 + LANE, x3 + LANE
         da, db = load_f32x8(scales + block * SCALES), load_f32x8(scales + block * SCALES + 32)
         d = x.scales + block * 4
         d0, d1 = load_f32(d + c0 * per_token * 4), load_f32(d + c1 * per_token * 4)

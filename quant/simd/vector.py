@@ -151,6 +151,18 @@ def prefetch(typingctx: Any, address: Any) -> Any:
     return types.void(types.int64), emit
 
 
+@intrinsic
+def unknown(typingctx: Any, address: Any) -> Any:
+    """The same address, of which LLVM knows nothing: a loop up to it is not unrolled."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+        hidden = call(builder, "llvm.launder.invariant.group.p0", pointer.type, [pointer])
+        return builder.ptrtoint(hidden, args[0].type)
+
+    return types.int64(types.int64), emit
+
+
 # Making and taking apart.
 
 
