@@ -58,7 +58,7 @@ def open_source(path: str | os.PathLike[str], overrides: Overrides | None = None
     path = Path(path)
     for converter in CONVERTERS:
         if converter.claims(path):
-            return converter.open_source(path, overrides or Overrides())
+            return _open(converter, path, overrides or Overrides())
     if not path.exists():
         raise CheckpointRefused(f"{path}: does not exist")
     if not path.is_dir():
@@ -67,6 +67,16 @@ def open_source(path: str | os.PathLike[str], overrides: Overrides | None = None
         f"{path}: neither params.json and consolidated.00.pth (Meta) nor config.json and"
         " model.safetensors (Hugging Face) are here"
     )
+
+
+def _open(converter: Converter, path: Path, overrides: Overrides) -> Source:
+    """The source, or a refusal that names the path if it does not name a file of it."""
+    try:
+        return converter.open_source(path, overrides)
+    except CheckpointRefused as refused:
+        if str(path) in str(refused):
+            raise
+        raise CheckpointRefused(f"{path}: {refused}") from refused
 
 
 def convert(

@@ -39,43 +39,34 @@ class Family:
     chat_format: str  # of its chat variant: a name of templates.TEMPLATES
 
 
-def recognise(
-    *,
-    bpe: bool,
-    dim: int,
-    n_layers: int,
-    n_heads: int,
-    n_kv_heads: int,
-    vocab_size: int,
-    norm_eps: float,
-    rope_theta: float,
-    rope_factor: float | None,
-    names: Sequence[str],
-) -> Family:
-    """The family of these numbers; `names`, of the folder, tell apart what is built alike."""
+def recognise(hparams: Hyperparameters, *, bpe: bool, names: Sequence[str]) -> Family:
+    """The family of these numbers (the context length does not count) and kind of vocabulary;
+    `names`, of the folder, tell apart what is built alike."""
     words = _words(names)
-    if rope_factor is not None:
-        reason = f"rope scaled by {rope_factor:g}"
-        if rope_factor == 32:
+    if hparams.rope_scaling is not None:
+        factor = hparams.rope_scaling.factor
+        reason = f"rope scaled by {factor:g}"
+        if factor == 32:
             return Family("Llama 3.2", reason, 131072, "llama3")
         if words & {"llama3.3", "3.3"}:
             return Family("Llama 3.3", f"{reason}, folder name", 131072, "llama3")
         return Family("Llama 3.1", reason, 131072, "llama3")
     if bpe:
         return Family("Llama 3", "byte-level BPE vocabulary, plain rope", 8192, "llama3")
-    if rope_theta == 1e6:
-        chat = "codellama-70b" if n_layers == 80 else "llama2"
-        return Family("Code Llama", "SentencePiece vocabulary, rope theta 1e6", 16384, chat)
-    if vocab_size == 32016:  # 70B-Python and 70B-Instruct, trained on short contexts
-        reason = "SentencePiece vocabulary of 32,016, rope theta 1e4"
-        return Family("Code Llama", reason, 4096, "codellama-70b" if n_layers == 80 else "llama2")
-    if n_kv_heads == n_heads and n_layers == 80:
-        return Family("Llama 1", "80 layers without grouped heads: the 65B", 2048, "llama2")
-    if n_kv_heads == n_heads and norm_eps == 1e-6 and "llama2" not in words:
-        reason = "SentencePiece vocabulary, no grouped heads, norm eps 1e-6"
-        return Family("Llama 1", reason, 2048, "llama2")
-    reason = f"SentencePiece vocabulary, rope theta {rope_theta:g}, norm eps {norm_eps:g}"
-    return Family("Llama 2", reason, 4096, "llama2")
+    is_70b = hparams.n_layers == 80
+    code_chat = "codellama-70b" if is_70b else "llama2"
+    if hparams.rope_theta == 1e6:
+        return Family("Code Llama", "SentencePiece vocabulary, rope theta 1e6", 16384, code_chat)
+    if hparams.vocab_size == 32016:  # 70B-Python and 70B-Instruct, trained on short contexts
+        return Family("Code Llama", "SentencePiece vocabulary of 32,016", 4096, code_chat)
+    if hparams.n_kv_heads == hparams.n_heads:
+        if is_70b:
+            return Family("Llama 1", "80 layers without grouped heads: the 65B", 2048, "llama2")
+        if hparams.norm_eps == 1e-6 and "llama2" not in words:
+            reason = "SentencePiece vocabulary, no grouped heads, norm eps 1e-6"
+            return Family("Llama 1", reason, 2048, "llama2")
+    reason = f"rope theta {hparams.rope_theta:g}, norm eps {hparams.norm_eps:g}"
+    return Family("Llama 2", f"SentencePiece vocabulary, {reason}", 4096, "llama2")
 
 
 def llama3_special_tokens(rope_scaled: bool) -> list[str]:

@@ -28,6 +28,8 @@ from .source import (
     Source,
     SourceTensor,
     join_metadata,
+    positive_float,
+    positive_int,
     rope_tensor,
 )
 from .templates import load_template
@@ -80,18 +82,7 @@ def open_source(path: Path, overrides: Overrides) -> Source:
     hparams = _hyperparameters(config, overrides)
     vocabulary = read_vocabulary(path, config)
     names = families.folder_names(path)
-    family = families.recognise(
-        bpe=vocabulary.model == "gpt2",
-        dim=hparams.dim,
-        n_layers=hparams.n_layers,
-        n_heads=hparams.n_heads,
-        n_kv_heads=hparams.n_kv_heads,
-        vocab_size=hparams.vocab_size,
-        norm_eps=hparams.norm_eps,
-        rope_theta=hparams.rope_theta,
-        rope_factor=hparams.rope_scaling.factor if hparams.rope_scaling else None,
-        names=names,
-    )
+    family = families.recognise(hparams, bpe=vocabulary.model == "gpt2", names=names)
     vocabulary = _with_chosen_template(vocabulary, overrides, family, names)
     vocabulary = vocabulary.resized(hparams.vocab_size, path)
     chat_format = families.chat_format_of(family, names)
@@ -141,22 +132,23 @@ def _hyperparameters(config: Mapping[str, Any], overrides: Overrides) -> Hyperpa
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(rope, dict):
         raise CheckpointRefused(f"config.json: rope settings are {rope!r}, expected a table")
-    dim, n_heads = _count(config, "hidden_size"), _count(config, "num_attention_heads")
-    n_kv_heads = _count(config, "num_key_value_heads", n_heads)
+    dim, n_heads = positive_int(config, "hidden_size"), positive_int(config, "num_attention_heads")
+    n_kv_heads = positive_int(config, "num_key_value_heads", n_heads)
     scaling, linear = _rope_scaling(rope)
     if overrides.rope_factor is not None:
         scaling, linear = _with_factor(scaling, overrides.rope_factor), 1.0
-    theta = _positive(rope, "rope_theta", config.get("rope_theta") or 10000.0)
+    theta = positive_float(rope, "rope_theta", config.get("rope_theta") or 10000.0)
     return Hyperparameters(
         dim=dim,
-        n_layers=_count(config, "num_hidden_layers"),
+        n_layers=positive_int(config, "num_hidden_layers"),
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
-        head_dim=_count(config, "head_dim", max(1, dim // n_heads)),
-        hidden_dim=_count(config, "intermediate_size"),
-        vocab_size=_count(config, "vocab_size"),
-        context_length=overrides.context_length or _count(config, "max_position_embeddings", 2048),
-        norm_eps=_positive(config, "rms_norm_eps", 1e-6),
+        head_dim=positive_int(config, "head_dim", max(1, dim // n_heads)),
+        hidden_dim=positive_int(config, "intermediate_size"),
+        vocab_size=positive_int(config, "vocab_size"),
+        context_length=overrides.context_length
+        or positive_int(config, "max_position_embeddings", 2048),
+        norm_eps=positive_float(config, "rms_norm_eps", 1e-6),
         rope_theta=overrides.rope_theta or theta,
         rope_scaling=scaling,
         linear_scaling=linear,
@@ -169,13 +161,13 @@ def _rope_scaling(rope: Mapping[str, Any]) -> tuple[RopeScaling | None, float]:
         case "default" | None:
             return None, 1.0
         case "linear":
-            return None, _positive(rope, "factor")
+            return None, positive_float(rope, "factor")
         case "llama3":
             scaling = RopeScaling(
-                factor=_positive(rope, "factor"),
-                low_freq_factor=_positive(rope, "low_freq_factor"),
-                high_freq_factor=_positive(rope, "high_freq_factor"),
-                original_context=_count(rope, "original_max_position_embeddings"),
+                factor=positive_float(rope, "factor"),
+                low_freq_factor=positive_float(rope, "low_freq_factor"),
+                high_freq_factor=positive_float(rope, "high_freq_factor"),
+                original_context=positive_int(rope, "original_max_position_embeddings"),
             )
             return scaling, 1.0
         case other:
@@ -281,17 +273,3 @@ class _NeighboursRotate:
         cols = halves.shape[1]
         pairs = halves.reshape(-1, 2, self.head_dim // 2, cols).swapaxes(1, 2)
         return pairs.reshape(-1, cols)[start - first : stop - first]
-
-
-def _count(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    value = default if config.get(key) is None else config[key]
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1 << 24:
-        raise CheckpointRefused(f"config.json: {key} is {value!r}, expected a positive number")
-    return value
-
-
-def _positive(config: Mapping[str, Any], key: str, default: float | None = None) -> float:
-    value = default if config.get(key) is None else config[key]
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e12:
-        raise CheckpointRefused(f"config.json: {key} is {value!r}, expected a positive number")
-    return float(value)

@@ -34,6 +34,8 @@ from .source import (
     Source,
     SourceTensor,
     join_metadata,
+    positive_float,
+    positive_int,
     rope_tensor,
 )
 from .templates import load_template
@@ -89,18 +91,7 @@ def open_source(path: Path, overrides: Overrides) -> Source:
     bpe = is_tiktoken(tokenizer_model)
     names = families.folder_names(folder)
     hparams, notes = _hyperparameters(params, shards, bpe, names, overrides)
-    family = families.recognise(
-        bpe=bpe,
-        dim=hparams.dim,
-        n_layers=hparams.n_layers,
-        n_heads=hparams.n_heads,
-        n_kv_heads=hparams.n_kv_heads,
-        vocab_size=hparams.vocab_size,
-        norm_eps=hparams.norm_eps,
-        rope_theta=hparams.rope_theta,
-        rope_factor=hparams.rope_scaling.factor if hparams.rope_scaling else None,
-        names=names,
-    )
+    family = families.recognise(hparams, bpe=bpe, names=names)
     hparams = replace(hparams, context_length=overrides.context_length or family.context_length)
     chat_format = families.chat_format_of(family, names)
     choice = overrides.chat_template or chat_format
@@ -194,8 +185,8 @@ def _hyperparameters(
 ) -> tuple[Hyperparameters, list[str]]:
     """What params.json says and the shapes add to it; the context length is still to be found."""
     n = len(shards)
-    dim, n_layers, n_heads = (_count(params, key) for key in ("dim", "n_layers", "n_heads"))
-    n_kv_heads = _count(params, "n_kv_heads", n_heads)
+    dim, n_layers, n_heads = (positive_int(params, key) for key in ("dim", "n_layers", "n_heads"))
+    n_kv_heads = positive_int(params, "n_kv_heads", n_heads)
     if dim == 16384 and n_kv_heads == n == 16:
         n_kv_heads = 8  # Llama 3.1 405B cut in 16, each key and value head on two ranks
     vocab_size = _vocab_size(params, _local_shape(shards, "tok_embeddings.weight"), n, dim)
@@ -205,8 +196,8 @@ def _hyperparameters(
             f"layers.0.attention.wq.weight: {q_rows} rows do not divide by the {n_heads} heads of"
             " params.json"
         )
-    head_dim = _count(params, "head_dim", q_rows // n_heads)
-    theta = _positive(
+    head_dim = positive_int(params, "head_dim", q_rows // n_heads)
+    theta = positive_float(
         params, "rope_theta", 500000.0 if bpe or params.get("use_scaled_rope") else 10000.0
     )
     scaling: RopeScaling | None = None
@@ -215,7 +206,7 @@ def _hyperparameters(
     if overrides.rope_factor is not None:
         factor = overrides.rope_factor
         scaling = None if factor == 1 else families.meta_rope_scaling(dim, factor)
-    eps = _positive(params, "norm_eps", 1e-5)
+    eps = positive_float(params, "norm_eps", 1e-5)
     hidden_dim = _local_shape(shards, "layers.0.feed_forward.w1.weight")[0] * n
     hparams = Hyperparameters(
         dim=dim,
@@ -394,17 +385,3 @@ class _SideBySide:
 
     def rows(self, start: int, stop: int) -> npt.NDArray[np.float32]:
         return np.concatenate([piece.rows(start, stop) for piece in self.slices], axis=1)
-
-
-def _count(params: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    value = params.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1 << 20:
-        raise CheckpointRefused(f"params.json: {key} is {value!r}, expected a positive number")
-    return value
-
-
-def _positive(params: Mapping[str, Any], key: str, default: float) -> float:
-    value = params.get(key, default)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e12:
-        raise CheckpointRefused(f"params.json: {key} is {value!r}, expected a positive number")
-    return float(value)

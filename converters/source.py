@@ -5,9 +5,10 @@ GGUF's words: tensor names, row order (q and k rotate adjacent pairs), metadata 
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from edgellama.gguf import WriteValue
 from edgellama.quant import Format
 
 MAX_LAYERS = 4096
+MAX_NUMBER = 1 << 24  # of any count: contexts are the longest
 
 Rows = Callable[[int, int], npt.NDArray[np.float32]]  # (start, stop) -> (stop - start, cols)
 Packed = Callable[[int, int], npt.NDArray[np.uint8]]  # (start, stop) -> (stop - start, row_bytes)
@@ -204,6 +206,26 @@ def _identity(path: Path) -> tuple[int, ...]:
     except OSError as error:
         raise CheckpointRefused(f"{path}: cannot be read: {error.strerror}") from error
     return s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns
+
+
+def positive_int(settings: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    """A setting of params.json or config.json; null counts as not there."""
+    value = default if settings.get(key) is None else settings[key]
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_NUMBER:
+        raise CheckpointRefused(f"{key} is {_short(value)}, expected a positive number")
+    return value
+
+
+def positive_float(settings: Mapping[str, Any], key: str, default: float | None = None) -> float:
+    """A setting of params.json or config.json; null counts as not there."""
+    value = default if settings.get(key) is None else settings[key]
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e12:
+        raise CheckpointRefused(f"{key} is {_short(value)}, expected a positive number")
+    return float(value)
+
+
+def _short(value: object) -> str:
+    return "missing" if value is None else repr(value)[:60]
 
 
 def join_metadata(

@@ -206,19 +206,18 @@ RELEASES = [
 @pytest.mark.parametrize("release", RELEASES, ids=lambda release: release[9][0])
 def test_every_release_is_recognised(release):
     kind, dim, n_layers, n_heads, n_kv_heads, vocab_size, eps, theta, scaled, names = release[:10]
-    factor = meta_rope_scaling(dim).factor if scaled else None
-    family = recognise(
-        bpe=kind == "bpe",
-        dim=dim,
-        n_layers=n_layers,
-        n_heads=n_heads,
-        n_kv_heads=n_kv_heads,
+    hparams = Hyperparameters(
+        *(dim, n_layers, n_heads, n_kv_heads),
+        head_dim=dim // n_heads,
+        hidden_dim=4 * dim,
         vocab_size=vocab_size,
+        context_length=0,
         norm_eps=eps,
         rope_theta=theta,
-        rope_factor=factor,
-        names=names,
+        rope_scaling=meta_rope_scaling(dim) if scaled else None,
     )
+    family = recognise(hparams, bpe=kind == "bpe", names=names)
+    factor = hparams.rope_scaling and hparams.rope_scaling.factor
     found = (family.name, family.context_length, factor, chat_format_of(family, names))
     assert found == release[10:]
 
@@ -251,7 +250,7 @@ def test_a_truncated_shard_is_refused(tiny_checkpoint, tmp_path):
     [
         ({"dim": 128}, "dim"),
         ({"dim": "64"}, "dim is '64'"),
-        ({"dim": None}, "dim is None"),
+        ({"dim": None}, "dim is missing"),
         ({"n_layers": 1}, "no part of a Llama of 1 layers"),
         ({"n_layers": 1000000}, "1,000,000 layers"),
         ({"n_heads": 7}, "wq.weight: 64 rows do not divide by the 7 heads"),
