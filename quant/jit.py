@@ -21,7 +21,7 @@ from typing import Any
 
 import numba
 
-from .simd.cpu import current_tier, forced
+from .simd.cpu import bounded, current_tier
 
 CACHE_ENVIRONMENT = "EDGELLAMA_CACHE_DIR"
 _PACKAGE = __name__.partition(".")[0]
@@ -81,7 +81,7 @@ CACHE_FOLDER = _choose_cache_folder()
 _settings: Any = numba.config
 if CACHE_FOLDER is not None:
     _settings.CACHE_DIR = str(CACHE_FOLDER)
-if forced():
+if bounded():
     _settings.CPU_NAME = current_tier().cpu
     _settings.CPU_FEATURES = current_tier().features
 

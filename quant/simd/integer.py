@@ -7,6 +7,9 @@
 AVX2 has no such instruction: vpmaddubsw adds pairs into int16 (no overflow within the ranges
 above), vpmaddwd by ones adds pairs of those into int32. A running sum of nibble products stays in
 int16 for up to eight of them: 8 * 2 * 15 * 127 = 30480.
+
+On ARM both sides are signed: sdot, and without it smull, whose int16 products are added by pairs
+(2 * 128 * 127 = 32512 at most) and then into int32.
 """
 
 from typing import Any
@@ -17,17 +20,50 @@ from numba.extending import models, register_model
 from .cpu import current_tier
 from .vector import Vector, call, constant, i8x32, i16x16, i32x8, intrinsic, shuffle
 
-_TIER = current_tier().name
-_VNNI = current_tier().vnni
-_X86 = _TIER != "generic"
+_PRODUCTS = current_tier().products
+_VNNI = _PRODUCTS == "vpdpbusd"
+_X86 = _VNNI or _PRODUCTS == "vpmaddubsw"
+_ARM = _PRODUCTS in ("smull", "sdot")
 
 
-def _portable_dot4(builder: Any, unsigned: Any, signed: Any, *, both_signed: bool = False) -> Any:
+def _portable_dot4(builder: Any, unsigned: Any, signed: Any, *, both_signed: bool) -> Any:
     wide = ir.VectorType(ir.IntType(32), 32)
     extend = builder.sext if both_signed else builder.zext
     products = builder.mul(extend(unsigned, wide), builder.sext(signed, wide))
     lanes = [shuffle(builder, products, products, list(range(i, 32, 4))) for i in range(4)]
     return builder.add(builder.add(lanes[0], lanes[1]), builder.add(lanes[2], lanes[3]))
+
+
+def _halves(builder: Any, vector: Any) -> tuple[Any, Any]:
+    n = vector.type.count // 2
+    low, high = list(range(n)), list(range(n, 2 * n))
+    return shuffle(builder, vector, vector, low), shuffle(builder, vector, vector, high)
+
+
+def _sdot(builder: Any, sums: Any, a: Any, b: Any) -> Any:
+    """sums + dot4(a, b) of signed bytes in one register of 16."""
+    return call(builder, "llvm.aarch64.neon.sdot.v4i32.v16i8", sums.type, [sums, a, b])
+
+
+def _smull(builder: Any, sums: Any, a: Any, b: Any) -> Any:
+    """What _sdot gives: eight products at a time, added by pairs, then into the sums (sadalp)."""
+    i16x8 = ir.VectorType(ir.IntType(16), 8)
+    sides = zip(_halves(builder, a), _halves(builder, b), strict=True)
+    products = [call(builder, "llvm.aarch64.neon.smull.v8i16", i16x8, list(s)) for s in sides]
+    pairs = call(builder, "llvm.aarch64.neon.addp.v8i16", i16x8, products)
+    fours = call(builder, "llvm.aarch64.neon.saddlp.v4i32.v8i16", sums.type, [pairs])
+    return builder.add(sums, fours)
+
+
+def _addp(builder: Any, a: Any, b: Any) -> Any:
+    return call(builder, "llvm.aarch64.neon.addp.v4i32", a.type, [a, b])
+
+
+def _by_halves(builder: Any, function: Any, *vectors: Any) -> Any:
+    """An i32x8 of two results, of the low and of the high halves: registers of NEON."""
+    parts = zip(*(_halves(builder, vector) for vector in vectors), strict=True)
+    low, high = (function(builder, *part) for part in parts)
+    return shuffle(builder, low, high, list(range(8)))
 
 
 def _pairs(builder: Any, unsigned: Any, signed: Any) -> Any:
@@ -39,14 +75,17 @@ def _add_pairs(builder: Any, pairs: Any) -> Any:
     return call(builder, "llvm.x86.avx2.pmadd.wd", i32x8.llvm, [pairs, ones])
 
 
-def _accumulate(builder: Any, sums: Any, unsigned: Any, signed: Any) -> Any:
-    """sums + dot4(unsigned, signed)."""
+def _accumulate(builder: Any, sums: Any, a: Any, b: Any, *, both_signed: bool) -> Any:
+    """sums + dot4(a, b); a is 0..127 if it is not signed."""
+    if _ARM:
+        return _by_halves(builder, _sdot if _PRODUCTS == "sdot" else _smull, sums, a, b)
+    if not _X86:
+        return builder.add(sums, _portable_dot4(builder, a, b, both_signed=both_signed))
+    if both_signed:
+        a, b = _signed_operands(builder, a, b)
     if _VNNI:
-        name = "llvm.x86.avx512.vpdpbusd.256"
-        return call(builder, name, i32x8.llvm, [sums, unsigned, signed])
-    if _X86:
-        return builder.add(sums, _add_pairs(builder, _pairs(builder, unsigned, signed)))
-    return builder.add(sums, _portable_dot4(builder, unsigned, signed))
+        return call(builder, "llvm.x86.avx512.vpdpbusd.256", i32x8.llvm, [sums, a, b])
+    return builder.add(sums, _add_pairs(builder, _pairs(builder, a, b)))
 
 
 def _signed_operands(builder: Any, a: Any, b: Any) -> tuple[Any, Any]:
@@ -55,16 +94,10 @@ def _signed_operands(builder: Any, a: Any, b: Any) -> tuple[Any, Any]:
     return size, call(builder, "llvm.x86.avx2.psign.b", i8x32.llvm, [b, a])
 
 
-def _zero() -> ir.Constant:
-    return constant(i32x8.llvm, 0)
-
-
 @intrinsic
 def dot4_signed(typingctx: Any, a: Any, b: Any) -> Any:
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        if _X86:
-            return _accumulate(builder, _zero(), *_signed_operands(builder, *args))
-        return _portable_dot4(builder, *args, both_signed=True)
+        return _accumulate(builder, constant(i32x8.llvm, 0), *args, both_signed=True)
 
     return i32x8(i8x32, i8x32), emit
 
@@ -110,14 +143,9 @@ def add_products(typingctx: Any, sums: Any, weights: Any, signed: Any) -> Any:
     """sums + weights * signed, i8x32 each: up to eight times where the weights are nibbles."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        total, weights, signed = args
-        if sums == NIBBLES:
-            if NIBBLES.element == "i16":
-                return builder.add(total, _pairs(builder, weights, signed))
-            return _accumulate(builder, total, weights, signed)
-        if _X86:
-            return _accumulate(builder, total, *_signed_operands(builder, weights, signed))
-        return builder.add(total, _portable_dot4(builder, weights, signed, both_signed=True))
+        if sums.element == "i16":
+            return builder.add(args[0], _pairs(builder, *args[1:]))
+        return _accumulate(builder, *args, both_signed=sums != NIBBLES)
 
     return sums(sums, i8x32, i8x32), emit
 
@@ -139,6 +167,8 @@ def _add_neighbours(builder: Any, a: Any, b: Any) -> Any:
     """Sums of neighbouring lanes, of a and b by turns of 128 bits: what vphaddd gives."""
     if _X86:
         return call(builder, "llvm.x86.avx2.phadd.d", i32x8.llvm, [a, b])
+    if _ARM:
+        return _by_halves(builder, _addp, a, b)
     even = [0, 2, 8, 10, 4, 6, 12, 14]
     odd = [lane + 1 for lane in even]
     return builder.add(shuffle(builder, a, b, even), shuffle(builder, a, b, odd))

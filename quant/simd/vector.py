@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin, models, register_model
 
-from .cpu import current_tier
+from .cpu import architecture, current_tier
 
 intrinsic: Any = extending.intrinsic  # its stub demands the typing context of every caller
 
@@ -395,7 +395,9 @@ def low_nibbles(typingctx: Any, vector: Any) -> Any:
 @intrinsic
 def high_nibbles(typingctx: Any, vector: Any) -> Any:
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        # no machine shifts bytes: shift pairs, then drop what came over from the neighbour
+        if architecture() == "aarch64":
+            return builder.lshr(args[0], constant(vector.llvm, 4))
+        # x86 shifts no bytes: shift pairs, then drop what came over from the neighbour
         pairs = ir.VectorType(ir.IntType(16), vector.lanes // 2)
         shifted = builder.lshr(builder.bitcast(args[0], pairs), constant(pairs, 4))
         return builder.and_(builder.bitcast(shifted, vector.llvm), constant(vector.llvm, 15))

@@ -10,41 +10,53 @@ from edgellama.quant.simd import cpu
 
 COMPILE = """
 import sys
+from llvmlite import binding
 from edgellama.quant.simd import cpu
-features = set().union(*(tier.needs for tier in cpu.X86_TIERS))
+wanted = sys.argv[1]
+if wanted != cpu.architecture():
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    binding.get_process_triple = lambda: wanted + "-unknown-linux-gnu"
+    cpu.architecture = lambda: wanted
+features = set().union(*(tier.needs for tier in cpu.TIERS[wanted]))
 cpu.host_features = lambda: frozenset(features)
-cpu.platform.machine = lambda: "x86_64"
 from edgellama.quant import q4_0_kernels, q8_0_kernels
 for module in (q4_0_kernels, q8_0_kernels):
     for entry in (module.dot, module.tile):
         print(entry.compiled._library.get_asm_str())
 """
-IS_X86 = cpu.platform.machine().lower() in ("x86_64", "amd64")
+MADE_OF = {  # instructions that a tier's kernels have, and that they must not have
+    "generic": ((), ("vpmaddubsw", "vpdpbusd", "ymm", "vfmadd")),
+    "avx2": (("vpmaddubsw", "vfmadd", "vphaddd"), ("vpdpbusd", "zmm")),
+    "avx_vnni": (("vpdpbusd", "vfmadd"), ("vpmaddubsw", "zmm")),
+    "avx512_vnni": (("vpdpbusd", "vfmadd"), ("vpmaddubsw",)),
+    "neon": (("smull\tv", "sadalp\tv", "addp\tv", "fmla\tv", "fcvtl\tv"), ("sdot", "smmla")),
+    "neon_dotprod": (("sdot\tv", "addp\tv", "fmla\tv", "fcvtl\tv"), ("smull\tv", "smmla")),
+    "neon_i8mm": (("sdot\tv", "addp\tv", "fmla\tv", "fcvtl\tv"), ("smull\tv",)),
+}
+TIERS = [  # generic only once
+    (architecture, tier.name)
+    for architecture, tiers in cpu.TIERS.items()
+    for tier in tiers
+    if (architecture, tier.name) != ("aarch64", "generic")
+]
 
 
-def run(code: str, tier: str, cache: str) -> subprocess.CompletedProcess[str]:
+def run(code: str, tier: str, cache: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"EDGELLAMA_CPU": tier, "EDGELLAMA_CACHE_DIR": cache}
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.skipif(not IS_X86, reason="needs an x86-64 machine to compile for its tiers")
-@pytest.mark.parametrize(
-    ("tier", "has", "lacks"),
-    [
-        ("generic", (), ("vpmaddubsw", "vpdpbusd", "ymm", "vfmadd")),
-        ("avx2", ("vpmaddubsw", "vfmadd", "vphaddd"), ("vpdpbusd", "zmm")),
-        ("avx_vnni", ("vpdpbusd", "vfmadd"), ("vpmaddubsw", "zmm")),
-        ("avx512_vnni", ("vpdpbusd", "vfmadd"), ("vpmaddubsw",)),
-    ],
-)
-def test_a_tier_compiles_to_its_own_instructions(tier, has, lacks, tmp_path):
-    done = run(COMPILE, tier, str(tmp_path))
+@pytest.mark.parametrize(("architecture", "tier"), TIERS)
+def test_a_tier_compiles_to_its_own_instructions(architecture, tier, tmp_path):
+    if architecture != cpu.architecture() and sys.platform != "linux":
+        pytest.skip("LLVM loads foreign code only in the object format of Linux")
+    done = run(COMPILE, tier, str(tmp_path), architecture)
     assert done.returncode == 0, done.stderr
-    for instruction in has:
-        assert instruction in done.stdout
-    for instruction in lacks:
-        assert instruction not in done.stdout
+    has, lacks = MADE_OF[tier]
+    assert [instruction for instruction in has if instruction not in done.stdout] == []
+    assert [instruction for instruction in lacks if instruction in done.stdout] == []
 
 
 @pytest.mark.parametrize("name", ["neon_i9", "AVX2", "sse9"])
@@ -54,12 +66,35 @@ def test_an_unknown_tier_is_refused_with_those_that_exist(name, tmp_path):
     assert f"EDGELLAMA_CPU={name}: this CPU supports generic" in done.stderr
 
 
-def test_a_tier_this_cpu_lacks_is_refused(monkeypatch):
-    monkeypatch.setattr(cpu, "host_features", lambda: frozenset({"avx2", "fma", "f16c"}))
-    monkeypatch.setattr(cpu.platform, "machine", lambda: "x86_64")
-    monkeypatch.setenv("EDGELLAMA_CPU", "avx512_vnni")
-    with pytest.raises(ValueError, match="this CPU supports generic, avx2"):
+@pytest.mark.parametrize(
+    ("architecture", "features", "lacking", "names"),
+    [
+        ("x86_64", {"avx2", "fma", "f16c"}, "avx512_vnni", "generic, avx2$"),
+        ("aarch64", set(), "neon_dotprod", "generic, neon$"),
+        ("aarch64", {"dotprod"}, "neon_i8mm", "generic, neon, neon_dotprod$"),
+        ("aarch64", {"i8mm"}, "neon_i8mm", "generic, neon$"),
+        ("riscv64", {"v"}, "neon", "generic$"),
+    ],
+)
+def test_a_tier_this_cpu_lacks_is_refused(monkeypatch, architecture, features, lacking, names):
+    monkeypatch.setattr(cpu, "host_features", lambda: frozenset(features))
+    monkeypatch.setattr(cpu, "architecture", lambda: architecture)
+    monkeypatch.setenv("EDGELLAMA_CPU", lacking)
+    with pytest.raises(ValueError, match=f"this CPU supports {names}"):
         cpu.current_tier.__wrapped__()
+
+
+def test_an_arm_cpu_on_an_unknown_system_has_plain_neon(monkeypatch):
+    monkeypatch.setattr(cpu, "architecture", lambda: "aarch64")
+    monkeypatch.setattr(cpu.sys, "platform", "plan9")
+    assert cpu.host_features.__wrapped__() == frozenset()
+
+
+@pytest.mark.skipif(cpu.architecture() != "aarch64", reason="needs an ARM CPU")
+def test_llvm_is_told_what_an_arm_cpu_has():
+    code = "from edgellama.quant import jit; print(jit.numba.config.CPU_FEATURES)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(found.stdout.strip().split(",")) >= {f"+{name}" for name in cpu.host_features()}
 
 
 def test_the_best_tier_is_taken_unless_forced(monkeypatch):
@@ -80,9 +115,11 @@ print(digest.hexdigest())
 """
 
 
-def test_every_tier_with_fused_multiply_add_gives_the_same_bits(tmp_path):
-    tiers = [tier.name for tier in cpu.supported_tiers() if tier.fma]
-    code = DIGEST.format(tests=os.path.dirname(__file__))
-    digests = {tier: run(code, tier, str(tmp_path)).stdout for tier in tiers}
-    assert all(digests.values())
-    assert len(set(digests.values())) <= 1
+# sha256 of what the kernels compute; it changes with the order of their sums and nothing else
+SAME_EVERYWHERE = "2c647d708c27c155d3deb63a736a2835c8627d00a6e3cbff02fcc8d997a62e49"
+
+
+@pytest.mark.parametrize("tier", [tier.name for tier in cpu.supported_tiers() if tier.fma])
+def test_every_tier_with_fused_multiply_add_gives_the_same_bits(tier, tmp_path):
+    done = run(DIGEST.format(tests=os.path.dirname(__file__)), tier, str(tmp_path))
+    assert done.stdout.strip() == SAME_EVERYWHERE, done.stderr
