@@ -17,7 +17,7 @@ FLOORS = (
     {"sampling", "chat", "tokenizer", "backends", "models"},
     {"step"},
     {"ops", "attention", "context", "team", "kv_cache", "weights"},
-    {"config", "gguf"},
+    {"config", "gguf", "threads"},
     {"errors"},
     {"quant"},
 )
