@@ -1,64 +1,153 @@
-"""The threads that run a step together: persistent, parked between steps."""
+"""The threads that run a step together. Between steps they wait for a moment, then they park.
+
+A step is a call of one compiled entry on every thread. Threads meet in shared memory, not through
+Python: a worker that still waits sees the next step within a microsecond, and nobody needs the
+interpreter lock. A worker that has waited in vain parks at a gate, where it costs nothing; waking
+it takes some 60 us.
+"""
 
 import os
 import threading
-from collections.abc import Callable
 
-from .errors import InvalidRequest
+import numpy as np
+
+from .errors import InvalidRequest, ResourceError
+from .ops import call_entry
+from .quant.jit import entry, kernel
+from .quant.simd.atomic import (
+    SPINS,
+    exchange,
+    fetch_add,
+    free_gate,
+    load_shared,
+    new_gate,
+    open_gate,
+    pass_gate,
+    spin_until,
+    wait_until,
+)
+from .quant.simd.vector import load_i64, store
+from .threads import default_threads
+
+MOMENT = 5 * SPINS  # pauses before a worker parks: some 200 us
+
+# Shared memory, in lines of two cache lines, since some CPUs fetch them in pairs.
+LINE = 128
+TURN = 0  # number of the present step; written last
+WORK = LINE  # address of its entry, or 0 to end; its argument
+DONE = 2 * LINE  # how often workers have ended a step
+WORKERS = 3 * LINE  # a line for each: PARKED or AWAKE; the address of its gate
+PARKED, AWAKE = 1, 0
 
 
-def default_threads() -> int:
-    """Processors that this process may use, one a physical core where that is known."""
-    if hasattr(os, "sched_getaffinity"):
-        allowed = len(os.sched_getaffinity(0))
-    else:
-        allowed = os.cpu_count() or 1
-    import psutil
+@entry
+def serve(shared: int, ith: int, nth: int) -> None:
+    """Run steps as thread `ith` until there are no more."""
+    me = shared + WORKERS + (ith - 1) * LINE
+    turn = 1
+    while True:
+        # A gate may still open for the turn before, which this worker ran without being woken.
+        while not spin_until(shared + TURN, turn, MOMENT):
+            # The worker writes its mark and reads the turn, the leader writes the turn and reads
+            # the mark: one of them sees the other. Whoever takes the mark away settles it.
+            exchange(me, PARKED)
+            if load_shared(shared + TURN) < turn or exchange(me, AWAKE) == AWAKE:
+                pass_gate(load_i64(me + 8))
+        work = load_i64(shared + WORK)
+        if work == 0:
+            return
+        call_entry(work, (load_i64(shared + WORK + 8), ith, nth))
+        fetch_add(shared + DONE, 1)
+        turn += 1
 
-    physical = psutil.cpu_count(logical=False) or allowed
-    return max(1, min(allowed, physical))
+
+@kernel
+def announce(shared: int, nth: int, turn: int, work: int, argument: int) -> None:
+    """Let workers begin step number `turn`."""
+    store(shared + WORK, work)
+    store(shared + WORK + 8, argument)
+    exchange(shared + TURN, turn)
+    for i in range(nth - 1):
+        worker = shared + WORKERS + i * LINE
+        if exchange(worker, AWAKE) == PARKED:
+            open_gate(load_i64(worker + 8))
+
+
+@entry
+def lead(shared: int, nth: int, turn: int, work: int, argument: int) -> None:
+    """Run step number `turn`, as thread 0 and with all workers; return when all have ended it."""
+    announce(shared, nth, turn, work, argument)
+    call_entry(work, (argument, 0, nth))
+    wait_until(shared + DONE, turn * (nth - 1))
+
+
+@entry
+def dismiss(shared: int, nth: int, turn: int) -> None:
+    """Let workers end."""
+    announce(shared, nth, turn, 0, 0)
+
+
+ENTRIES = (serve, lead, dismiss)
 
 
 class Team:
-    """Calls `work(ith, nth)` on n threads at once and waits for all; the caller is thread 0."""
+    """Calls an entry (argument, ith, nth) on n threads at once; the caller is thread 0.
+
+    One step at a time. A forked process has none of its parent's threads; it starts its own when it
+    first runs a step.
+    """
 
     def __init__(self, n: int | None = None) -> None:
-        self.n = default_threads() if n is None else n
+        """n None: as many as suit the machine. Raises ResourceError if there cannot be so many."""
+        self.n = default_threads().count if n is None else n
         if not 1 <= self.n <= 1024:
             raise InvalidRequest(f"n_threads is {n}, expected 1..1024")
-        self._work: Callable[[int, int], None] | None = None
-        self._start = [threading.Semaphore(0) for _ in range(self.n - 1)]
-        self._done = threading.Semaphore(0)
-        self._threads = [
-            threading.Thread(target=self._serve, args=(i,), name=f"edgellama-{i}", daemon=True)
-            for i in range(1, self.n)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._start()
 
-    def run(self, work: Callable[[int, int], None]) -> None:
-        """One step. The work must release the GIL and must not raise."""
-        self._work = work
-        for start in self._start:
-            start.release()
-        work(0, self.n)
-        for _ in self._start:
-            self._done.acquire()
+    def run(self, work: int, argument: int) -> None:
+        """One step: the entry at address `work`, which is given (argument, ith, nth).
+
+        All of it is one compiled call: Ctrl-C is seen after the step, never in the middle.
+        """
+        if self._pid != os.getpid():
+            self._start()
+        self._turn += 1
+        lead.call(self._address, self.n, self._turn, work, argument)
 
     def close(self) -> None:
-        """End the threads; to be called once no step is running."""
-        self._work = None
-        for start in self._start:
-            start.release()
-        for thread in self._threads:
-            thread.join()
-        self._threads = []
-        self._start = []
+        """End the threads; to be called once no step is running. Closing again does nothing."""
+        if self._threads and self._pid == os.getpid():
+            dismiss.call(self._address, len(self._threads) + 1, self._turn + 1)
+            for thread in self._threads:
+                thread.join()
+            for gate in self._gates:
+                free_gate(gate)
+        self._threads.clear()
+        self._gates.clear()
 
-    def _serve(self, ith: int) -> None:
-        while True:
-            self._start[ith - 1].acquire()
-            if self._work is None:
-                return
-            self._work(ith, self.n)
-            self._done.release()
+    def _start(self) -> None:
+        """Threads, and the memory that they share."""
+        self._pid = os.getpid()
+        self._turn = 0
+        self._threads: list[threading.Thread] = []
+        self._gates = [new_gate() for _ in range(1, self.n)]
+        words = LINE // 8
+        memory = np.zeros(WORKERS // 8 + self.n * words, np.int64)
+        self._shared = memory[-memory.ctypes.data % LINE // 8 :]
+        self._shared[WORKERS // 8 + 1 :: words][: self.n - 1] = self._gates
+        self._address = self._shared.ctypes.data
+        for ith in range(1, self.n):
+            thread = threading.Thread(
+                target=serve.call,
+                args=(self._address, ith, self.n),
+                name=f"edgellama-{ith}",
+                daemon=True,
+            )
+            try:
+                thread.start()
+            except RuntimeError:  # a limit of the system on processes or memory
+                self.close()
+                raise ResourceError(
+                    f"only {ith} of {self.n} threads can be started; ask for fewer"
+                ) from None
+            self._threads.append(thread)

@@ -17,13 +17,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numba
 
 from .simd.cpu import bounded, current_tier
 
 CACHE_ENVIRONMENT = "EDGELLAMA_CACHE_DIR"
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _PACKAGE = __name__.partition(".")[0]
 
 
@@ -89,12 +90,19 @@ if bounded():
 # batch is cut, on the number of threads, or on what the compiler finds convenient.
 _OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
 
+
+class _Decorator(Protocol):
+    """Leaves the type of a function as it is."""
+
+    def __call__(self, function: _Function, /) -> _Function: ...
+
+
 # A kernel is compiled into whoever calls it; only the entries, which Python calls by their address,
 # are kept on disk.
-kernel = numba.njit(**_OPTIONS)
+kernel: _Decorator = numba.njit(**_OPTIONS)
 
 # A kernel that becomes part of every caller's own loop: a call would pass vectors by memory.
-inlined = numba.njit(forceinline=True, **_OPTIONS)
+inlined: _Decorator = numba.njit(forceinline=True, **_OPTIONS)
 
 
 class Entry:

@@ -16,7 +16,7 @@ from edgellama.ops import LANES, LARGEST_BATCH, MAX_CHUNK
 from edgellama.quant.jit import Entry
 from edgellama.quant.kernels import ACTIVATIONS, BLOCK, MATRIX, PAD
 from edgellama.step import step
-from edgellama.team import Team
+from edgellama.team import ENTRIES, Team
 from edgellama.weights import Matrix, ModelWeights, rope_frequencies
 
 Record = npt.NDArray[Any]  # a structured array of one element
@@ -55,7 +55,6 @@ class CpuBackend:
         self._team = Team(n_threads)
         self._allocate(weights)
         self._address = self._context.ctypes.data
-        self._step = step.call
 
     @property
     def n_threads(self) -> int:
@@ -124,8 +123,7 @@ class CpuBackend:
         s["n"], s["n_groups"], s["n_wanted"] = n, len(groups), len(wanted)
         s["logits"] = logits.ctypes.data
         self._counters.fill(0)
-        address, run = self._address, self._step
-        self._team.run(lambda ith, nth: run(address, ith, nth))
+        self._team.run(step.address, self._address)
 
     def _fill_model(self, weights: ModelWeights) -> None:
         config, s = self.config, self._context
@@ -229,7 +227,7 @@ class CpuBackend:
 
 def _compile(weights: ModelWeights, progress: Callable[[str], None] | None) -> None:
     """Have every entry that this model needs compiled, telling which are not in the cache yet."""
-    entries: list[Entry] = [step]
+    entries: list[Entry] = [*ENTRIES, step]
     for products in {m.format.name: m.format.products for m in _matrices(weights)}.values():
         entries += [products.dot, products.tile, products.unpack]
     missing = [entry for entry in entries if not entry.is_cached()]

@@ -1,7 +1,12 @@
 """What threads share inside one call: counters, barriers, waiting.
 
-A barrier is one fetch-add and a wait. The wait spins for a bounded time and then gives the
-processor away, so that it is quick on a quiet machine and fair on a busy one.
+A barrier is one fetch-add and a wait. A wait spins for a bounded time and then sleeps in the
+shortest pieces the system has: quick on a quiet machine, and on a busy one a thread that waits uses
+nothing of its share of the processor. That matters more than it seems: a scheduler soon runs again
+what has used less than its share, so threads that sleep while one of them is held up go on
+together with it; threads that burn their share meanwhile hold each other up in turn. Yielding is
+no middle way: it gives a whole time slice away, and the thread that yielded counts as having used
+it.
 """
 
 import ctypes
@@ -15,8 +20,7 @@ from numba.core import cgutils
 from ..jit import kernel
 from .vector import intrinsic
 
-SPINS = 4000  # about 50 us: longer than any phase differs between threads on a quiet machine
-_YIELD = "edgellama_yield"
+SPINS = 500  # some 40 us, as long as phases differ between threads on a quiet machine
 
 
 def _pointer(builder: Any, address: Any) -> Any:
@@ -35,12 +39,22 @@ def fetch_add(typingctx: Any, address: Any, amount: Any) -> Any:
 
 @intrinsic
 def load_shared(typingctx: Any, address: Any) -> Any:
-    """The int64 there, with all that was written before it."""
+    """The int64 there, with all that was written before it; in one order with all exchanges."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.load_atomic(_pointer(builder, args[0]), "acquire", 8)
+        return builder.load_atomic(_pointer(builder, args[0]), "seq_cst", 8)
 
     return types.int64(types.int64), emit
+
+
+@intrinsic
+def exchange(typingctx: Any, address: Any, value: Any) -> Any:
+    """Store an int64 there; what it was before."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.atomic_rmw("xchg", _pointer(builder, args[0]), args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), emit
 
 
 @intrinsic
@@ -52,7 +66,8 @@ def pause(typingctx: Any) -> Any:
         if triple.startswith(("x86_64", "i686")):
             name, values = "llvm.x86.sse2.pause", []
         elif triple.startswith(("aarch64", "arm64")):
-            name, values = "llvm.aarch64.hint", [ir.Constant(ir.IntType(32), 1)]
+            # `yield` does nothing on most cores; an instruction barrier takes some 10 ns
+            name, values = "llvm.aarch64.isb", [ir.Constant(ir.IntType(32), 15)]
         else:
             return context.get_dummy_value()
         kind = ir.FunctionType(ir.VoidType(), [v.type for v in values])
@@ -62,38 +77,99 @@ def pause(typingctx: Any) -> Any:
     return types.void(), emit
 
 
-def _yield_address() -> int:
+def _system_function(posix: str, windows: str) -> Any:
     if sys.platform == "win32":
-        function = ctypes.WinDLL("kernel32").SwitchToThread
-    else:
-        function = ctypes.CDLL(None).sched_yield
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
+        return getattr(ctypes.WinDLL("kernel32"), windows)
+    return getattr(ctypes.CDLL(None), posix)
 
 
-binding.add_symbol(_YIELD, _yield_address())
+# Functions that are not ours, by the names that kernels call them by. The shortest sleep of Windows
+# may take 15 ms, so there a nap gives the processor away; it ignores an argument too many. Python's
+# own locks park a thread on every system and ask for no interpreter lock.
+_FUNCTIONS = {
+    "edgellama_nap": _system_function("usleep", "SwitchToThread"),
+    "edgellama_acquire": ctypes.pythonapi.PyThread_acquire_lock,
+    "edgellama_release": ctypes.pythonapi.PyThread_release_lock,
+}
+for _name, _function in _FUNCTIONS.items():
+    binding.add_symbol(_name, ctypes.cast(_function, ctypes.c_void_p).value)
+
+_I32, _ADDRESS = ir.IntType(32), ir.IntType(8).as_pointer()
+
+
+def _call(builder: Any, name: str, result: Any, values: list[Any]) -> None:
+    kind = ir.FunctionType(result, [v.type for v in values])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, name), values)
 
 
 @intrinsic
-def yield_processor(typingctx: Any) -> Any:
-    """Let another thread of the machine run."""
+def nap(typingctx: Any) -> Any:
+    """Sleep for as short a time as the system can: some 70 us on Linux."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.IntType(32), [])
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, _YIELD), [])
+        _call(builder, "edgellama_nap", _I32, [ir.Constant(_I32, 1)])  # microseconds
         return context.get_dummy_value()
 
     return types.void(), emit
 
 
+@intrinsic
+def pass_gate(typingctx: Any, gate: Any) -> Any:
+    """Wait until the gate is open; it closes behind the one thread that passes."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], _ADDRESS)
+        _call(builder, "edgellama_acquire", _I32, [pointer, ir.Constant(_I32, 1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), emit
+
+
+@intrinsic
+def open_gate(typingctx: Any, gate: Any) -> Any:
+    """Let one thread pass a gate, which must be closed."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], _ADDRESS)
+        _call(builder, "edgellama_release", ir.VoidType(), [pointer])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), emit
+
+
+def new_gate() -> int:
+    """Address of a closed gate; raises MemoryError."""
+    allocate = ctypes.pythonapi.PyThread_allocate_lock
+    allocate.restype = ctypes.c_void_p
+    gate: int | None = allocate()
+    if gate is None:
+        raise MemoryError
+    ctypes.pythonapi.PyThread_acquire_lock(ctypes.c_void_p(gate), 0)
+    return gate
+
+
+def free_gate(gate: int) -> None:
+    """Give back a gate at which nobody waits."""
+    ctypes.pythonapi.PyThread_free_lock(ctypes.c_void_p(gate))
+
+
+@kernel
+def spin_until(address: int, least: int, spins: int) -> bool:
+    """Whether the shared int64 there reached `least` within so many pauses."""
+    for _ in range(spins):
+        if load_shared(address) >= least:
+            return True
+        pause()
+    reached: bool = load_shared(address) >= least
+    return reached
+
+
 @kernel
 def wait_until(address: int, least: int) -> None:
     """Return when the shared int64 there has reached `least`."""
-    spins = 0
-    while load_shared(address) < least:
-        pause()
-        spins += 1
-        if spins >= SPINS:
-            yield_processor()
+    if not spin_until(address, least, SPINS):
+        while load_shared(address) < least:
+            nap()
 
 
 @kernel
