@@ -1,11 +1,14 @@
-"""`kernel`, the one decorator of compiled code, and the folder its machine code is kept in.
+"""The decorators of compiled code, and the folder its machine code is kept in.
 
 Kernels are compiled when first called and kept on disk. numba's own cache watches only the file of
 the function it compiles, not the helpers that were inlined; so the folder's name carries a hash of
 every kernel source, the numba version and the tier, and a change of any of them starts a new
-folder.
+folder. Processes share it; files appear in it whole, and two that compile the same kernel at once
+write the same.
 
 The folder is private to the user, because numba's cache files are pickles: reading one runs it.
+What cannot be read there is thrown away and compiled again; what cannot be written is compiled each
+time.
 """
 
 import ctypes
@@ -14,12 +17,14 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import llvmlite
 import numba
+import numba.core.errors
 
 from .simd.cpu import bounded, current_tier
 
@@ -39,7 +44,9 @@ def _kernel_sources() -> Iterator[Path]:
 
 
 def _fingerprint() -> str:
-    digest = hashlib.sha256(f"{numba.__version__} {sys.version_info[:2]}".encode())
+    digest = hashlib.sha256(
+        f"{numba.__version__} {llvmlite.__version__} {sys.version_info[:2]}".encode()
+    )
     for path in _kernel_sources():
         digest.update(path.read_bytes())
     return f"{digest.hexdigest()[:16]}-{current_tier().name}"
@@ -55,30 +62,43 @@ def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgellama"
 
 
-def _private(folder: Path) -> bool:
-    """Whether the folder exists or can be made, is ours alone, and can be written."""
+def _why_not(folder: Path) -> str | None:
+    """Why machine code cannot be kept in this folder, made if need be; None if it can."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if hasattr(os, "geteuid"):
-            status = folder.stat()
-            shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-            if status.st_uid != os.geteuid() or shared:
-                return False
+        folder.parent.parent.mkdir(parents=True, exist_ok=True)
+        # who can write to the folder above can put another one in this one's place
+        for each in (folder.parent, folder):
+            each.mkdir(mode=0o700, exist_ok=True)
+            if reason := _not_ours(each):
+                return reason
         with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
+            return None
+    except OSError as error:
+        return f"{folder}: {error.strerror}"
 
 
-def _choose_cache_folder() -> Path | None:
+def _not_ours(folder: Path) -> str | None:
+    if not hasattr(os, "geteuid"):  # Windows: what lies in a user's own folder is the user's
+        return None
+    status = folder.stat()
+    if status.st_uid != os.geteuid():
+        return f"{folder} belongs to another user"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"{folder} can be written by others (chmod go-w mends it)"
+    return None
+
+
+def _choose_cache_folder() -> tuple[Path | None, str]:
+    """The folder, or None and why there is none."""
     try:
         folder = _user_cache() / "kernels" / _fingerprint()
-    except RuntimeError:  # no home folder
-        return None
-    return folder if _private(folder) else None
+    except RuntimeError:
+        return None, "there is no home folder"
+    reason = _why_not(folder)
+    return (None, reason) if reason else (folder, "")
 
 
-CACHE_FOLDER = _choose_cache_folder()
+CACHE_FOLDER, CACHE_REFUSAL = _choose_cache_folder()
 _settings: Any = numba.config
 if CACHE_FOLDER is not None:
     _settings.CACHE_DIR = str(CACHE_FOLDER)
@@ -120,14 +140,37 @@ class Entry:
         """Whether its machine code is at hand already, in memory or on disk."""
         if "compiled" in self.__dict__:
             return True
-        return CACHE_FOLDER is not None and any(CACHE_FOLDER.glob(f"*/{self.name}-*.nbi"))
+        return any(path.suffix == ".nbi" for path in self._cache_files())
 
     @cached_property
     def compiled(self) -> Any:
         # only of our own sources does the folder's name carry the hash
-        ours = self.function.__module__.partition(".")[0] == _PACKAGE
-        keep = ours and CACHE_FOLDER is not None
+        if CACHE_FOLDER is None or self.function.__module__.partition(".")[0] != _PACKAGE:
+            return self._compile(keep=False)
+        try:
+            return self._compile(keep=True)
+        except numba.core.errors.NumbaError:
+            raise  # ours
+        except OSError:  # the disk is full, or the folder was removed
+            return self._compile(keep=False)
+        except Exception:  # the files are damaged: what reading a pickle then raises, nobody knows
+            return self._compile_anew()
+
+    def _compile_anew(self) -> Any:
+        try:
+            for path in self._cache_files():
+                path.unlink(missing_ok=True)
+            return self._compile(keep=True)
+        except OSError:
+            return self._compile(keep=False)
+
+    def _compile(self, *, keep: bool) -> Any:
         return numba.cfunc(self.signature, cache=keep, **_OPTIONS)(self.function)
+
+    def _cache_files(self) -> list[Path]:
+        if CACHE_FOLDER is None:
+            return []
+        return list(CACHE_FOLDER.glob(f"*/{self.name}-*.nb[ic]"))  # an index and what it lists
 
     @property
     def address(self) -> int:
@@ -144,3 +187,24 @@ class Entry:
 def entry(function: Callable[..., None]) -> Entry:
     """Make an entry of a function whose arguments are all int64 (sizes and addresses)."""
     return Entry(function, function.__code__.co_argcount)
+
+
+def compile_entries(entries: Iterable[Entry], progress: Callable[[str], None] | None) -> int:
+    """Have entries compiled, or read from the cache; how many had to be compiled.
+
+    progress is told, in words, of each that takes time, and once if none of it can be kept.
+    """
+    entries = dict.fromkeys(entries)  # formats share some
+    missing = [entry for entry in entries if not entry.is_cached()]
+    if missing and progress is not None and CACHE_FOLDER is None:
+        progress(
+            f"kernels are compiled at every start, because {CACHE_REFUSAL}; set {CACHE_ENVIRONMENT}"
+            " to a folder of your own"
+        )
+    for entry in entries:
+        if progress is not None and entry in missing:
+            number = f"{missing.index(entry) + 1} of {len(missing)}"
+            once = "" if CACHE_FOLDER is None else ", once"
+            progress(f"compiling for this CPU{once}: {entry.name} ({number})")
+        _ = entry.address
+    return len(missing)

@@ -121,7 +121,7 @@ def test_a_team_that_is_never_closed_does_not_hold_up_the_end_of_the_process() -
         print("done")
     """
     command = [sys.executable, "-c", textwrap.dedent(program)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
@@ -150,7 +150,7 @@ def test_a_forked_process_starts_threads_of_its_own() -> None:
         env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -1,6 +1,6 @@
 """The CPU backend: fills the context record for a batch and runs the step on a team of threads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from edgellama.context import CACHE_LINE, CONTEXT, LAYER, n_counters
 from edgellama.errors import InvalidRequest
 from edgellama.kv_cache import KVCache
 from edgellama.ops import LANES, LARGEST_BATCH, MAX_CHUNK
-from edgellama.quant.jit import Entry
+from edgellama.quant import Format
+from edgellama.quant.jit import Entry, compile_entries
 from edgellama.quant.kernels import ACTIVATIONS, BLOCK, MATRIX, PAD
 from edgellama.step import step
 from edgellama.team import ENTRIES, Team
@@ -42,7 +43,7 @@ class CpuBackend:
         """
         if kv_type == "f16" and all(m.format.name == "F32" for m in _matrices(weights)):
             kv_type = "f32"
-        _compile(weights, progress)
+        compile_entries(entries_for(m.format for m in _matrices(weights)), progress)
         self.config = config
         self.n_ctx = n_ctx
         self.n_sequences = n_sequences
@@ -225,16 +226,12 @@ class CpuBackend:
         return array
 
 
-def _compile(weights: ModelWeights, progress: Callable[[str], None] | None) -> None:
-    """Have every entry that this model needs compiled, telling which are not in the cache yet."""
+def entries_for(formats: Iterable[Format]) -> list[Entry]:
+    """All that is compiled to run models whose matrices have these formats."""
     entries: list[Entry] = [*ENTRIES, step]
-    for products in {m.format.name: m.format.products for m in _matrices(weights)}.values():
+    for products in (format.products for format in formats):
         entries += [products.dot, products.tile, products.unpack]
-    missing = [entry for entry in entries if not entry.is_cached()]
-    for i, entry in enumerate(missing, 1):
-        if progress is not None:
-            progress(f"compiling for this CPU, once: {entry.name} ({i} of {len(missing)})")
-        _ = entry.address
+    return entries
 
 
 def _matrices(weights: ModelWeights) -> list[Matrix]:
