@@ -28,7 +28,13 @@ MAX_BLOCK_BYTES = 8 << 20
 Packed = npt.NDArray[np.uint8]  # (rows, row_bytes)
 
 # The largest magnitude a format can hold: its largest scale times its largest code.
-_LARGEST = {"F16": 65504.0, "BF16": 3.3895e38, "Q8_0": 65504.0 * 127, "Q4_0": 65504.0 * 8}
+_LARGEST = {
+    "F16": 65504.0,
+    "BF16": 3.3895e38,
+    "Q8_0": 65504.0 * 127,
+    "Q6_K": 65504.0 * 112 * 32,  # its largest sub-scale is chosen near 112
+    "Q4_0": 65504.0 * 8,
+}
 
 
 def write_plan(plan: Plan, path: Path, progress: Callable[[int], object] | None = None) -> None:

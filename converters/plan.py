@@ -10,7 +10,7 @@ from edgellama.quant import Format, find_format
 from .source import Source, SourceTensor
 
 # general.file_type of GGUF, which loaders only show.
-FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 7, "BF16": 32}
+FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 7, "Q6_K": 18, "BF16": 32}
 QUANTIZATION_VERSION = 2  # of GGML's block layouts
 
 

@@ -219,6 +219,7 @@ def swiglu(s, layer, counter, nth, ith):
                         h.codes + at,
                         h.scales + at // BLOCK * 4,
                         h.sums + at // BLOCK * 4,
+                        h.half_sums + at // BLOCK * 4,
                     )
 
 

@@ -1,6 +1,7 @@
 """Activations as the products want them: padded with zeros, and as int8 codes of 32 to a scale.
 
-scale = max |value| / 127;  code = round(value / scale), ties to even;  sum = sum of the codes
+scale = max |value| / 127;  code = round(value / scale), ties to even;  sums of the codes of a block
+and of each half of it
 """
 
 from typing import Any
@@ -42,8 +43,10 @@ def largest_magnitude(typingctx: Any, a: Any, b: Any) -> Any:
 
 
 @inlined
-def quantize_block(values, codes, scale, total):
-    """32 float32 at `values` to int8 at `codes`, float32 at `scale`, int32 at `total`."""
+def quantize_block(values, codes, scale, total, halves):
+    """32 float32 at `values` to int8 at `codes`, float32 at `scale`, int32 at `total`, and int16 of
+    the first and of the second 16 at `halves`.
+    """
     low, high = load_f32x16(values), load_f32x16(values + 64)
     peak = largest_magnitude(low, high)
     inverse = splat_f32x16(np.float32(127) / peak if peak != 0 else np.float32(0))
@@ -52,7 +55,10 @@ def quantize_block(values, codes, scale, total):
     store(codes, i32x16_to_i8(a))
     store(codes + 16, i32x16_to_i8(b))
     store(scale, np.float32(peak / np.float32(127)))
-    store(total, sum_lanes(a + b))
+    first, second = sum_lanes(a), sum_lanes(b)
+    store(total, np.int32(first + second))
+    store(halves, np.int16(first))
+    store(halves + 2, np.int16(second))
 
 
 @kernel
@@ -65,4 +71,5 @@ def quantize_row(x, t):
             x.codes + t * x.padded + b * BLOCK,
             x.scales + (t * blocks + b) * 4,
             x.sums + (t * blocks + b) * 4,
+            x.half_sums + (t * blocks + b) * 4,
         )

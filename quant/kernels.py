@@ -27,6 +27,7 @@ ACTIVATIONS = np.dtype(
         ("codes", np.int64),  # address of (n, padded) int8: round(values / scale), -127..127
         ("scales", np.int64),  # address of (n, padded / 32) float32
         ("sums", np.int64),  # address of (n, padded / 32) int32: sum of the codes of a block
+        ("half_sums", np.int64),  # address of (n, padded / 16) int16: the same of half a block
         ("padded", np.int64),  # columns, a multiple of PAD
     ]
 )
@@ -70,7 +71,8 @@ class ProductKernels:
     def scratch_bytes(self, cols: int) -> int:
         padded = -(-cols // PAD) * PAD
         if self.quantized:
-            return TILE_ROWS * (padded + padded // BLOCK * 4) + 8 * TILE_ROWS * TILE_TOKENS * 4
+            scales = padded // BLOCK * 8  # a block's scale and two sub-scales
+            return TILE_ROWS * (padded + scales) + 8 * TILE_ROWS * TILE_TOKENS * 4
         return 8 * padded * 4 + 256  # eight rows as float32, and the end of one
 
 

@@ -148,6 +148,22 @@ def _fold_classes(classes, i):
 
 
 @kernel
+def store_sums(classes, rows, n, out, out_stride):
+    """out[t, r] = the sum of the eight partial sums of the `rows` rows of a tile and n tokens."""
+    for t in range(n):
+        low, high = _fold_classes(classes, 2 * t), _fold_classes(classes, 2 * t + 1)
+        to = out + t * out_stride
+        if rows == TILE_ROWS:
+            store(to, low)
+            store(to + 32, high)
+        else:
+            store(classes, low)  # class 0 of token 0 has been folded
+            store(classes + 32, high)
+            for r in range(rows):
+                store(to + 4 * r, load_f32(classes + 4 * r))
+
+
+@kernel
 def multiply_tile(nothing, offset, tile, blocks, rows, activations, n, out, out_stride):
     """out[t, r] = sum of scale * (code - offset) * activation, for the `rows` rows of a tile.
 
@@ -162,14 +178,4 @@ def multiply_tile(nothing, offset, tile, blocks, rows, activations, n, out, out_
         for number in range(GROUP):
             to = classes + number * CLASS_BYTES
             _sum_class(nothing, offset, tile, scales, number, blocks, x, first, c1, c2, c3, to)
-        for t in range(min(TILE_TOKENS, n - first)):
-            low, high = _fold_classes(classes, 2 * t), _fold_classes(classes, 2 * t + 1)
-            to = out + (first + t) * out_stride
-            if rows == TILE_ROWS:
-                store(to, low)
-                store(to + 32, high)
-            else:
-                store(classes, low)  # class 0 of token 0 has been folded
-                store(classes + 32, high)
-                for r in range(rows):
-                    store(to + 4 * r, load_f32(classes + 4 * r))
+        store_sums(classes, rows, min(TILE_TOKENS, n - first), out + first * out_stride, out_stride)

@@ -11,7 +11,7 @@ from edgellama.backends import Backend, Batch, load_backend
 from edgellama.config import ModelConfig
 from edgellama.errors import ContextFull, InvalidRequest
 from edgellama.gguf import GGUFFile
-from edgellama.quant import FORMATS
+from edgellama.quant import FORMATS, find_format
 from edgellama.weights import load_weights
 
 N_CTX = 400
@@ -26,6 +26,9 @@ SHAPES = {
     "odd widths": {"dim": 72, "hidden_dim": 100, "head_dim": 20},
     "half rotated": {"rope_dim": 8},
 }
+
+# widths that blocks of 256 divide
+SUPER_BLOCKS = {"dim": 256, "hidden_dim": 256, "n_heads": 8, "head_dim": 32}
 
 Load = Callable[..., Backend]
 
@@ -64,6 +67,11 @@ def all_logits(backend: Backend, ids: np.ndarray, sequence: int = 0, start: int 
     return backend.forward(Batch.of(ids, sequence, start, wanted="all"))
 
 
+def shape_for(fmt: str) -> dict[str, int]:
+    """The tiny shape, or a wider one whose matrices this format can hold."""
+    return SUPER_BLOCKS if find_format(fmt).block_size == 256 else {}
+
+
 def relative_rms(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.sqrt(((found - expected) ** 2).mean()) / expected.std())
 
@@ -94,10 +102,18 @@ def test_half_precision_weights_and_a_float32_cache_are_exact(load: Load, fmt: s
     assert np.abs(found - expected).max() <= 2e-5 * expected.std()
 
 
-@pytest.mark.parametrize("fmt", ["Q8_0", "Q4_0"])
+@pytest.mark.parametrize("fmt", ["Q8_0", "Q6_K", "Q4_0"])
 def test_quantized_weights_lose_only_what_the_activations_round(load: Load, fmt: str) -> None:
-    found, expected = (all_logits(load(b, format=fmt), tokens(LONG)) for b in ("cpu", "reference"))
+    shape = {"format": fmt, **shape_for(fmt)}
+    found, expected = (all_logits(load(b, **shape), tokens(LONG)) for b in ("cpu", "reference"))
     # int8 codes of 32 to a scale: 0.5 % in each of the nine products on the way
+    assert relative_rms(found, expected) <= 3e-2
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_q4_0_model_with_a_q6_k_output_equals_the_reference(load: Load, tied: bool) -> None:
+    shape = {"format": "Q4_0", "output_format": "Q6_K", "tied": tied, "dim": 256, "n_kv_heads": 4}
+    found, expected = (all_logits(load(b, **shape), tokens(LONG)) for b in ("cpu", "reference"))
     assert relative_rms(found, expected) <= 3e-2
 
 
@@ -117,7 +133,7 @@ def test_an_8_bit_cache_refuses_heads_it_cannot_cut_into_blocks(load: Load) -> N
 @pytest.mark.parametrize("fmt", [f.name for f in FORMATS])
 def test_prefill_in_any_chunks_equals_token_by_token(load: Load, fmt: str, kv_type: str) -> None:
     ids = tokens(150)
-    shape = {"format": fmt, "head_dim": 32}
+    shape = {"format": fmt, "head_dim": 32, **shape_for(fmt)}
     whole = all_logits(load(kv_type=kv_type, **shape), ids)
     for sizes in ([1] * 150, [7] * 21 + [3], [64, 64, 22], [149, 1]):
         backend = load(kv_type=kv_type, **shape)

@@ -217,6 +217,7 @@ class CpuBackend:
         record["codes"] = self._zeros((rows, padded), np.int8).ctypes.data
         record["scales"] = self._zeros((rows, padded // BLOCK), np.float32).ctypes.data
         record["sums"] = self._zeros((rows, padded // BLOCK), np.int32).ctypes.data
+        record["half_sums"] = self._zeros((rows, padded // BLOCK, 2), np.int16).ctypes.data
         return record
 
     def _zeros(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from edgellama.errors import InvalidRequest
 
 HELP = "make a GGUF file from an official checkpoint"
-TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
+TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q4_0")
 EXAMPLES = """\
 SOURCE is a folder as Meta publishes it (params.json, consolidated.00.pth, tokenizer.model), as
 Hugging Face does (config.json, model.safetensors, tokenizer), or a GGUF file.

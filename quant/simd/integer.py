@@ -3,6 +3,13 @@
     dot4_signed(a, b)             a -128..127, b -127..127                  i8x32, i8x32 -> i32x8
     add_products(sums, w, s)      running sums: no_nibbles() or no_bytes(), then add, then total_of
     sum_half_lanes, add_halves    sums over lanes, for several products at once
+    dot2(a, b)                    int16 -32767..32767, two neighbours       i16x16, i16x16 -> i32x8
+
+and of codes of six bits, 0..63, whose halves of 16 have int8 scales of their own:
+
+    dot4_unsigned(a, b)           a 0..63, b -127..127                      i8x32, i8x32 -> i32x8
+    sum_scaled_lanes              sum_half_lanes of four of them, each half times its scale
+    add_scaled                    a running sum of sixteen of them times their scale
 
 AVX2 has no such instruction: vpmaddubsw adds pairs into int16 (no overflow within the ranges
 above), vpmaddwd by ones adds pairs of those into int32. A running sum of nibble products stays in
@@ -71,8 +78,16 @@ def _pairs(builder: Any, unsigned: Any, signed: Any) -> Any:
 
 
 def _add_pairs(builder: Any, pairs: Any) -> Any:
-    ones = constant(i16x16.llvm, 1)
-    return call(builder, "llvm.x86.avx2.pmadd.wd", i32x8.llvm, [pairs, ones])
+    return _dot2(builder, pairs, constant(i16x16.llvm, 1))
+
+
+def _dot2(builder: Any, a: Any, b: Any) -> Any:
+    if _X86:
+        return call(builder, "llvm.x86.avx2.pmadd.wd", i32x8.llvm, [a, b])
+    wide = ir.VectorType(ir.IntType(32), 16)
+    products = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
+    even, odd = (shuffle(builder, products, products, list(range(i, 16, 2))) for i in range(2))
+    return builder.add(even, odd)
 
 
 def _accumulate(builder: Any, sums: Any, a: Any, b: Any, *, both_signed: bool) -> Any:
@@ -100,6 +115,52 @@ def dot4_signed(typingctx: Any, a: Any, b: Any) -> Any:
         return _accumulate(builder, constant(i32x8.llvm, 0), *args, both_signed=True)
 
     return i32x8(i8x32, i8x32), emit
+
+
+@intrinsic
+def dot4_unsigned(typingctx: Any, a: Any, b: Any) -> Any:
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _accumulate(builder, constant(i32x8.llvm, 0), *args, both_signed=False)
+
+    return i32x8(i8x32, i8x32), emit
+
+
+@intrinsic
+def dot2(typingctx: Any, a: Any, b: Any) -> Any:
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _dot2(builder, *args)
+
+    return i32x8(i16x16, i16x16), emit
+
+
+@intrinsic
+def add_scaled(
+    typingctx: Any, sums: Any, w0: Any, x0: Any, w1: Any, x1: Any, w2: Any, x2: Any, w3: Any,
+    x3: Any, scales: Any
+) -> Any:  # fmt: skip
+    """sums + scale * (four products of 0..63 with -127..127, each four neighbours); the scales
+    stand twice in i16x16, for each lane of i32x8.
+
+    Two products fit int16: 2 * 2 * 63 * 127 = 32004; so vpmaddwd by the scales adds and scales.
+    """
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        total, *operands, scale = args
+        products = list(zip(operands[::2], operands[1::2], strict=True))
+        if _X86 and not _VNNI:
+            for two in (products[:2], products[2:]):
+                a, b = (_pairs(builder, *operands) for operands in two)
+                total = builder.add(total, _dot2(builder, builder.add(a, b), scale))
+            return total
+        dots = constant(i32x8.llvm, 0)
+        for weights, signed in products:
+            dots = _accumulate(builder, dots, weights, signed, both_signed=False)
+        lanes = builder.bitcast(scale, i32x8.llvm)
+        lanes = builder.ashr(lanes, constant(i32x8.llvm, 16))
+        return builder.add(total, builder.mul(dots, lanes))
+
+    operands = [i8x32] * 8
+    return i32x8(i32x8, *operands, i16x16), emit
 
 
 # Running sums. The type of a sum says which products it takes, so that one loop serves both.
@@ -196,6 +257,37 @@ def sum_half_lanes(typingctx: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
         return _add_neighbours(builder, ab, cd)
 
     return i32x8(a, a, a, a), emit
+
+
+@intrinsic
+def sum_scaled_lanes(typingctx: Any, a: Any, b: Any, c: Any, d: Any, scales: Any) -> Any:
+    """sum_half_lanes of what dot4_unsigned gave, each sum times its scale: i32x8.
+
+    scales: i8x8, low half and high half of a, of b, of c, of d. A lane of a..d fits int16
+    (4 * 63 * 127 = 32004), so vpackssdw and vpmaddwd by the scales do half of the adding.
+    """
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        *dots, scale = args
+        if _X86:
+            scale = builder.sext(scale, ir.VectorType(ir.IntType(16), 8))
+            ab = _dot2(builder, _pack(builder, *dots[:2]), _lanes(builder, scale, 0, 2, 1, 3))
+            cd = _dot2(builder, _pack(builder, *dots[2:]), _lanes(builder, scale, 4, 6, 5, 7))
+            return _add_neighbours(builder, ab, cd)
+        scale = builder.sext(scale, i32x8.llvm)
+        dots = [
+            builder.mul(lanes, _lanes(builder, scale, 2 * i, 2 * i + 1))
+            for i, lanes in enumerate(dots)
+        ]
+        ab, cd = _add_neighbours(builder, *dots[:2]), _add_neighbours(builder, *dots[2:])
+        return _add_neighbours(builder, ab, cd)
+
+    return i32x8(i32x8, i32x8, i32x8, i32x8, scales), emit
+
+
+def _lanes(builder: Any, vector: Any, *numbers: int) -> Any:
+    """Each of these lanes four times over."""
+    return shuffle(builder, vector, vector, [number for number in numbers for _ in range(4)])
 
 
 @intrinsic

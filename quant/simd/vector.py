@@ -120,6 +120,7 @@ def _loader(kind: Any, llvm: ir.Type) -> Any:
 
 load_f32x16, load_f32x8 = _loader(f32x16, f32x16.llvm), _loader(f32x8, f32x8.llvm)
 load_i32x16, load_i32x8 = _loader(i32x16, i32x16.llvm), _loader(i32x8, i32x8.llvm)
+load_i16x16 = _loader(i16x16, i16x16.llvm)
 load_i8x32, load_i8x16 = _loader(i8x32, i8x32.llvm), _loader(i8x16, i8x16.llvm)
 load_f32 = _loader(types.float32, ir.FloatType())
 load_i32 = _loader(types.int32, _I32)
@@ -192,6 +193,16 @@ def splat_four_bytes(typingctx: Any, value: Any) -> Any:
 
 
 @intrinsic
+def splat_pair(typingctx: Any, value: Any) -> Any:
+    """The two int16 of an int32, eight times over: i16x16."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.bitcast(splat(builder, args[0], 8), i16x16.llvm)
+
+    return i16x16(types.int32), emit
+
+
+@intrinsic
 def join(typingctx: Any, low: Any, high: Any) -> Any:
     """The lanes of `low`, then those of `high`."""
     both = Vector(low.element, 2 * low.lanes)
@@ -200,6 +211,21 @@ def join(typingctx: Any, low: Any, high: Any) -> Any:
         return shuffle(builder, args[0], args[1], list(range(both.lanes)))
 
     return both(low, high), emit
+
+
+def _doubler(offset: int) -> Any:
+    @intrinsic
+    def double(typingctx: Any, vector: Any) -> Any:
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            lanes = [lane + offset for lane in range(0, vector.lanes, 2) for _ in range(2)]
+            return shuffle(builder, args[0], args[0], lanes)
+
+        return vector(vector), emit
+
+    return double
+
+
+even_lanes_twice, odd_lanes_twice = _doubler(0), _doubler(1)
 
 
 def _halver(offset: int) -> Any:
@@ -253,6 +279,16 @@ def larger(typingctx: Any, a: Any, b: Any) -> Any:
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", args[0], args[1]), args[0], args[1])
+
+    return a(a, a), emit
+
+
+@intrinsic
+def smaller(typingctx: Any, a: Any, b: Any) -> Any:
+    """Lane by lane the smaller; b where a is NaN."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered("<", args[0], args[1]), args[0], args[1])
 
     return a(a, a), emit
 
@@ -380,6 +416,7 @@ i32x16_to_f32 = _converter(i32x16, f32x16, "sitofp")
 i32x8_to_f32 = _converter(i32x8, f32x8, "sitofp")
 i8x16_to_f32 = _converter(i8x16, f32x16, "sitofp")
 i8x16_to_i32 = _converter(i8x16, i32x16, "sext")
+i8x16_to_i16 = _converter(i8x16, i16x16, "sext")
 f32x16_to_i32 = _converter(f32x16, i32x16, "fptosi")
 i32x16_to_i8 = _converter(i32x16, i8x16, "trunc")
 
@@ -403,6 +440,28 @@ def high_nibbles(typingctx: Any, vector: Any) -> Any:
         return builder.and_(builder.bitcast(shifted, vector.llvm), constant(vector.llvm, 15))
 
     return vector(vector), emit
+
+
+def _taker_of_two_bits(shift: int) -> Any:
+    @intrinsic
+    def take(typingctx: Any, vector: Any) -> Any:
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            pairs = ir.VectorType(ir.IntType(16), vector.lanes // 2)
+            moved = builder.bitcast(args[0], pairs)
+            if shift < 4:
+                moved = builder.shl(moved, constant(pairs, 4 - shift))
+            elif shift > 4:
+                moved = builder.lshr(moved, constant(pairs, shift - 4))
+            return builder.and_(builder.bitcast(moved, vector.llvm), constant(vector.llvm, 0x30))
+
+        return vector(vector), emit
+
+    return take
+
+
+# Two bits of every byte, as bits 4 and 5: what stands above a nibble.
+bits_0_1, bits_2_3 = _taker_of_two_bits(0), _taker_of_two_bits(2)
+bits_4_5, bits_6_7 = _taker_of_two_bits(4), _taker_of_two_bits(6)
 
 
 @intrinsic

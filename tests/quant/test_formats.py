@@ -8,6 +8,8 @@ from edgellama.quant import FORMATS, Format, dequantize, find_format, quantize
 from edgellama.quant.format import MANY
 
 COLS = 256
+# gguf-py does not quantize super-blocks: there the search is ours, and numpy's word is the format
+BY_GGUF_PY = [fmt for fmt in FORMATS if fmt.name != "Q6_K"]
 
 
 def hard_blocks(n: int = 1000) -> np.ndarray:
@@ -30,7 +32,7 @@ def hard_blocks(n: int = 1000) -> np.ndarray:
     return x
 
 
-@pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
+@pytest.mark.parametrize("fmt", BY_GGUF_PY, ids=lambda f: f.name)
 def test_quantized_bytes_are_those_of_gguf_py(fmt: Format) -> None:
     x = hard_blocks()
     with np.errstate(all="ignore"):
@@ -41,7 +43,8 @@ def test_quantized_bytes_are_those_of_gguf_py(fmt: Format) -> None:
 @pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
 def test_the_compiled_quantizer_gives_the_bytes_of_numpy(fmt: Format) -> None:
     x = hard_blocks(MANY // COLS)
-    expected = fmt.quantize_blocks(x.reshape(-1, fmt.block_size)).reshape(len(x), -1)
+    with np.errstate(all="ignore"):
+        expected = fmt.quantize_blocks(x.reshape(-1, fmt.block_size)).reshape(len(x), -1)
     assert x.size >= MANY
     assert np.array_equal(fmt.quantize(x), expected)
 
@@ -80,11 +83,37 @@ def test_a_q8_0_block_typed_by_hand() -> None:
     assert packed[0].tolist() == [0x00, 0x3C, 127, 254, 1] + [0] * 29
 
 
-@pytest.mark.parametrize(("name", "bound"), [("Q8_0", 3e-5), ("Q4_0", 7.9e-3), ("F16", 6e-8)])
+def test_a_q6_k_super_block_typed_by_hand() -> None:
+    x = np.zeros((1, 256), np.float32)
+    x[0, :2] = [-32 * 112, 31 * 112]
+    x[0, 255] = 32 * 5
+    packed = quantize(x, "q6_k")
+    # codes are value / sub-scale + 32: 0, 63, then 32, which is 2 in the high bits
+    ql, qh, scales, d = np.split(packed[0], [128, 192, 208])
+    assert ql.tolist() == [0, 15] + [0] * 126
+    assert qh.tolist() == [0b10101000, 0b10101011] + [0b10101010] * 61 + [0b00101010]
+    assert scales.view(np.int8).tolist() == [112] + [0] * 14 + [-5]
+    assert d.tolist() == [0x00, 0x3C]
+    assert np.array_equal(dequantize(packed, "Q6_K"), x)
+
+
+def test_a_q6_k_search_finds_weights_that_the_format_holds() -> None:
+    rng = np.random.default_rng(3)
+    scales = rng.integers(-110, 111, (8, 16, 1))
+    scales[:, 5] = 112
+    codes = rng.integers(-31, 32, (8, 16, 16))
+    codes[:, :, 3] = -32
+    x = (scales * codes * 0.25).astype(np.float32).reshape(8, 256)
+    assert np.array_equal(dequantize(quantize(x, "Q6_K"), "Q6_K"), x)
+
+
+@pytest.mark.parametrize(
+    ("name", "bound"), [("Q8_0", 3e-5), ("Q6_K", 2.9e-4), ("Q4_0", 7.9e-3), ("F16", 6e-8)]
+)
 def test_the_mean_squared_error_is_that_of_the_format(name: str, bound: float) -> None:
     x = np.random.default_rng(2).standard_normal((64, 1024)).astype(np.float32)
     error = dequantize(quantize(x, name), name) - x
-    assert (error**2).mean() / (x**2).mean() <= bound  # as measured of llama.cpp, and 10 %
+    assert (error**2).mean() / (x**2).mean() <= bound  # as llama.cpp's and 10 %; Q6_K below its
 
 
 def test_columns_that_do_not_fill_blocks_are_refused() -> None:

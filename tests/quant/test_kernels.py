@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from edgellama.quant import FORMATS, Format
+from edgellama.quant import FORMATS, Format, find_format
 from edgellama.quant.activations import quantize_row
 from edgellama.quant.jit import entry
 from edgellama.quant.kernels import ACTIVATIONS, BLOCK, MATRIX, PAD
 from edgellama.quant.records import activations_at
 
 # columns: one block, a rest, whole groups, groups and a rest; dense formats take any width
-COLUMNS = (32, 96, 256, 512, 736)
+COLUMNS = (32, 96, 256, 512, 736, 1280)
 DENSE_COLUMNS = (1, 7, 16, 40, 250, 300)
 
 
@@ -34,7 +34,8 @@ class Product:
         self.scales = np.zeros((n, padded // BLOCK), np.float32)
         self.sums = np.zeros((n, padded // BLOCK), np.int32)
         self.activations = np.zeros(1, ACTIVATIONS)
-        for name in ("values", "codes", "scales", "sums"):
+        self.half_sums = np.zeros((n, padded // BLOCK, 2), np.int16)
+        for name in ("values", "codes", "scales", "sums", "half_sums"):
             self.activations[name] = getattr(self, name).ctypes.data
         self.activations["padded"] = padded
         quantize_rows.call(self.activations.ctypes.data, n)
@@ -65,7 +66,13 @@ class Product:
 
 
 def columns_of(fmt: Format) -> tuple[int, ...]:
-    return COLUMNS if fmt.products.quantized else COLUMNS + DENSE_COLUMNS
+    widths = COLUMNS if fmt.products.quantized else COLUMNS + DENSE_COLUMNS
+    return tuple(cols for cols in widths if cols % fmt.block_size == 0)
+
+
+def width(fmt: Format, least: int) -> int:
+    """The first number of columns that blocks divide."""
+    return -(-least // fmt.block_size) * fmt.block_size
 
 
 CASES = [(fmt, cols) for fmt in FORMATS for cols in columns_of(fmt)]
@@ -90,14 +97,34 @@ def test_dot_and_tile_agree_to_the_last_bit(fmt, cols, n):
 @pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
 @pytest.mark.parametrize("kind", ["dot", "tile"])
 def test_rows_do_not_depend_on_where_a_chunk_starts(fmt, kind):
-    product = Product(fmt, rows=50, cols=320, n=3)
+    product = Product(fmt, rows=50, cols=width(fmt, 320), n=3)
     assert np.array_equal(product.run(kind)[:, 5:41], product.run(kind, 5, 41))
+
+
+@pytest.mark.parametrize("kind", ["dot", "tile"])
+def test_the_largest_numbers_of_q6_k_are_exact(kind):
+    product = Product(find_format("Q6_K"), rows=16, cols=256, n=8)
+    rng = np.random.default_rng(4)
+    product.packed[:] = rng.choice([0x00, 0xFF], product.packed.shape)  # codes 0, 15, 48 and 63
+    product.packed[:2] = [[0x00], [0xFF]]
+    product.packed[:, 192:208] = rng.choice([0x80, 0x7F], (16, 16))  # sub-scales
+    product.packed[:2, 192:208] = 0x80
+    product.packed[:, 208:] = [0x00, 0x3C]  # scale 1
+    product.values[:] = 0
+    for t in range(8):  # one block each: its integer is the result
+        product.values[t, t * BLOCK : (t + 1) * BLOCK] = rng.choice([127, -127], BLOCK)
+    product.values[:4] = 127 * np.abs(np.sign(product.values[:4]))
+    quantize_rows.call(product.activations.ctypes.data, 8)
+    exact = product.exact()
+    assert np.abs(exact).max() == 32 * 32 * 127 * 128
+    assert np.array_equal(product.run(kind), exact)
 
 
 @pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
 def test_unpack_is_dequantize(fmt):
-    product = Product(fmt, rows=5, cols=96, n=1)
-    out = np.empty(96, np.float32)
+    cols = width(fmt, 96)
+    product = Product(fmt, rows=5, cols=cols, n=1)
+    out = np.empty(cols, np.float32)
     fmt.products.unpack.call(
         product.matrix.ctypes.data, 3, out.ctypes.data, product.scratch.ctypes.data
     )
@@ -112,6 +139,8 @@ def test_activations_are_quantized_to_the_nearest_code():
     inverse = (np.float32(127) / peak)[..., None]
     assert np.array_equal(product.codes.reshape(blocks.shape), np.rint(blocks * inverse))
     assert np.array_equal(product.sums, product.codes.reshape(blocks.shape).sum(axis=2))
+    halves = product.codes.reshape((*product.half_sums.shape, BLOCK // 2))
+    assert np.array_equal(product.half_sums, halves.sum(axis=3))
 
 
 def test_a_zero_row_has_zero_codes_and_a_nan_is_not_lost():
