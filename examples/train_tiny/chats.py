@@ -7,7 +7,25 @@ from __future__ import annotations
 
 import random
 
-from grammar import Facts, Paraphrases, Story, fill, make_story, words
+from grammar import (
+    ANIMALS,
+    BOYS,
+    COLOURS,
+    CREATURE_NAMES,
+    CREATURES,
+    GIRLS,
+    INVENTED_NAMES,
+    PLANTS,
+    THINGS,
+    TRAITS,
+    Facts,
+    Paraphrases,
+    Story,
+    fill,
+    invent_name,
+    make_story,
+    words,
+)
 from stories import SKELETONS
 
 Message = dict[str, str]  # role ("system", "user" or "assistant"), content
@@ -203,6 +221,18 @@ TOO_HARD = (
     "How much does a {thing} cost?",
     "How many days are in {n} weeks?",
 )
+ASK_ECHO = ("Say {words}", "Repeat after me: {words}", "Please say: {words}", "Repeat: {words}")
+ECHO_WORDS = (
+    *GIRLS,
+    *BOYS,
+    *CREATURE_NAMES,
+    *CREATURES,
+    *COLOURS,
+    *THINGS,
+    *ANIMALS,
+    *PLANTS,
+    *TRAITS,
+)
 COUNTRIES = words("France Germany Japan Brazil Kenya India Canada Peru Egypt China Spain Norway")
 CODES = words("Python Java Rust JavaScript C SQL Go Perl")
 TOPICS = words(
@@ -308,8 +338,21 @@ def too_hard(rng: random.Random, *, train: bool) -> list[tuple[str, str]]:
     return [(asked, rng.choice(CANNOT))]
 
 
-EPISODES = (told_story, given_story, begun_story, small_talk, too_hard)
-EPISODE_WEIGHTS = (45, 30, 8, 9, 8)
+def echo(rng: random.Random, *, train: bool) -> list[tuple[str, str]]:
+    """The user says some words, the model repeats them: how it learns to copy."""
+    turns = []
+    for _ in range(rng.choice((1, 2, 3))):
+        said = [
+            invent_name(rng) if rng.random() < INVENTED_NAMES else rng.choice(ECHO_WORDS)
+            for _ in range(rng.randrange(2, 11))
+        ]
+        text = rng.choice((" ", ", ")).join(said)
+        turns.append((rng.choice(ASK_ECHO).format(words=text), text))
+    return turns
+
+
+EPISODES = (told_story, given_story, begun_story, small_talk, too_hard, echo)
+EPISODE_WEIGHTS = (40, 30, 7, 8, 7, 30)
 
 
 def exchange(

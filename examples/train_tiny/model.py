@@ -91,11 +91,30 @@ class TinyLlama(nn.Module):
         angles = torch.outer(torch.arange(config.context_length), rope_frequencies(config))
         self.register_buffer("cos", angles.cos().repeat(1, 2), persistent=False)
         self.register_buffer("sin", angles.sin().repeat(1, 2), persistent=False)
-        for name, weight in self.named_parameters():
-            if weight.ndim == 2:  # what adds to the residual stream starts smaller (GPT-2)
-                adds = name.endswith(("attn_output.weight", "ffn_down.weight"))
-                std = 0.02 / math.sqrt(2 * config.n_layers) if adds else 0.02
-                nn.init.normal_(weight, std=std)
+        self.initialize()
+
+    def initialize(self) -> None:
+        """Draw the weights so that names can be copied from the first step on.
+
+        Embeddings are as large as what the layers will add to them: small ones, as is usual, are
+        buried by the first layer, and with them which token it was. The output norm makes up for
+        it, so that logits start at a spread of 1. What a head reads it writes back as it was
+        (attn_output is attn_v transposed; after https://arxiv.org/abs/2305.09828), so that
+        attending to a token makes it likelier to be said.
+        """
+        config, embedding_std, copy_scale = self.config, 1.5, 0.25
+        for weight in self.parameters():
+            if weight.ndim == 2:
+                nn.init.normal_(weight, std=0.02)
+        nn.init.normal_(self.token_embd.weight, std=embedding_std)
+        nn.init.constant_(self.output_norm.weight, 1 / (embedding_std * math.sqrt(config.dim)))
+        for layer in self.layers:
+            value, output = layer.attention.attn_v.weight, layer.attention.attn_output.weight
+            nn.init.normal_(value, std=1 / math.sqrt(config.dim))
+            heads = value.detach().view(config.n_kv_heads, config.head_dim, config.dim)
+            heads = heads.repeat_interleave(config.n_heads // config.n_kv_heads, dim=0)
+            output.data.copy_(copy_scale * heads.reshape(-1, config.dim).T)
+            nn.init.normal_(layer.ffn_down.weight, std=0.02 / math.sqrt(2 * config.n_layers))
 
     def forward(self, ids: Tensor) -> Tensor:
         n = ids.shape[1]

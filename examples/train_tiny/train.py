@@ -22,14 +22,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 import torch.nn.functional as F
 from model import TinyConfig, TinyLlama
+from muon import Muon
 from tokenizer import TinyTokenizer, documents, train_tokenizer
 from torch import Tensor
 
-PEAK_RATE, LAST_RATE, WARMUP = 3e-3, 1e-4, 0.02
+MUON_RATE, ADAM_RATE, WARMUP = 0.02, 3e-3, 0.02
 # From this share of the time on, sequences are long: cheap lessons first, then whole chats.
 LENGTHS = ((0.0, 8, 256), (0.55, 8, 512), (0.9, 4, 1024))  # share, batch, tokens
 HELD_OUT_SEED = 1_000_003
-SAVE_EVERY_S = 180.0
+SAVE_EVERY_S = 120.0
+LONGEST_STEP_S = 30.0  # what is longer was a pause of the machine and does not count
 
 
 def main() -> None:
@@ -55,32 +57,36 @@ def train(
     model: TinyLlama, tokenizer: TinyTokenizer, checkpoint: Path, args: argparse.Namespace
 ) -> None:
     """Train from the checkpoint, or from the beginning, to the end of the time."""
-    optimizer = make_optimizer(model)
+    optimizers = make_optimizers(model)
     step, tokens_seen, spent_s, saved_s = 0, 0, 0.0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         step, tokens_seen, spent_s = state["step"], state["tokens_seen"], state["spent_s"]
         saved_s = spent_s
-    began = time.monotonic() - spent_s
     stream = token_stream(tokenizer, args.seed + step)  # a resumed run reads other text
     done = False
+    began = time.monotonic()
     while not done:
         used = step / args.steps if args.steps else spent_s / (args.minutes * 60)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(used)
+        for optimizer, peak in zip(optimizers, (MUON_RATE, ADAM_RATE), strict=True):
+            optimizer.param_groups[0]["lr"] = peak * learning_rate(used)
         ids = next_batch(stream, used)
         loss = language_loss(model, ids)
-        optimizer.zero_grad()
+        model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         step += 1
         tokens_seen += ids[:, 1:].numel()
-        spent_s = time.monotonic() - began
+        now = time.monotonic()
+        spent_s += min(now - began, LONGEST_STEP_S)
+        began = now
         done = step == args.steps if args.steps else spent_s >= args.minutes * 60
-        if step % 50 == 0 or done:
+        if step % 25 == 0 or done:
             row = {"step": step, "tokens": tokens_seen, "minutes": round(spent_s / 60, 2)}
             print(json.dumps({**row, "loss": round(loss.item(), 4)}), flush=True)
         if done or spent_s - saved_s > SAVE_EVERY_S:
@@ -88,25 +94,28 @@ def train(
             held_out_loss = evaluate(model, tokenizer)
             print(json.dumps({"step": step, "held_out_loss": round(held_out_loss, 4)}), flush=True)
             state = {"step": step, "tokens_seen": tokens_seen, "spent_s": spent_s}
-            state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            state |= {
+                "model": model.state_dict(),
+                "optimizers": [o.state_dict() for o in optimizers],
+            }
             torch.save(state, checkpoint.with_suffix(".partial"))
             checkpoint.with_suffix(".partial").replace(checkpoint)
 
 
-def make_optimizer(model: TinyLlama) -> torch.optim.Optimizer:
-    """AdamW; matrices decay, norms do not."""
-    matrices = [p for p in model.parameters() if p.ndim == 2]
-    norms = [p for p in model.parameters() if p.ndim == 1]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.95), fused=True)
+def make_optimizers(model: TinyLlama) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for embedding and norms."""
+    matrices = [p for p in model.layers.parameters() if p.ndim == 2]
+    others = [model.token_embd.weight, *(p for p in model.parameters() if p.ndim == 1)]
+    adam = torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    return [Muon(matrices, lr=MUON_RATE), adam]
 
 
 def learning_rate(used: float) -> float:
-    """Linear warm-up, then a cosine down to LAST_RATE; `used` is the share of the run behind us."""
+    """Linear warm-up, then a cosine down to 3 %; `used` is the share of the run behind us."""
     if used < WARMUP:
-        return PEAK_RATE * (used + 1e-3) / (WARMUP + 1e-3)
+        return (used + 1e-3) / (WARMUP + 1e-3)
     turn = math.pi * min(1.0, (used - WARMUP) / (1 - WARMUP))
-    return LAST_RATE + (PEAK_RATE - LAST_RATE) * (1 + math.cos(turn)) / 2
+    return 0.03 + 0.97 * (1 + math.cos(turn)) / 2
 
 
 def token_stream(tokenizer: TinyTokenizer, seed: int, *, train: bool = True) -> Iterator[int]:
