@@ -136,9 +136,9 @@ class Entry:
     def name(self) -> str:
         return f"{self.function.__module__.rpartition('.')[2]}.{self.function.__name__}"
 
-    def is_cached(self) -> bool:
+    def is_cached(self, *, on_disk: bool = False) -> bool:
         """Whether its machine code is at hand already, in memory or on disk."""
-        if "compiled" in self.__dict__:
+        if "compiled" in self.__dict__ and not on_disk:
             return True
         return any(path.suffix == ".nbi" for path in self._cache_files())
 

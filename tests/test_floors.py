@@ -17,7 +17,7 @@ FLOORS = (
     {"sampling", "chat", "tokenizer", "backends", "models"},
     {"step"},
     {"ops", "attention", "context", "team", "kv_cache", "weights"},
-    {"config", "gguf", "threads"},
+    {"config", "gguf", "random_llama", "threads"},
     {"errors"},
     {"quant"},
 )

@@ -22,6 +22,8 @@ COMMANDS = {
     "convert": "edgellama.cli.convert",
     "inspect": "edgellama.cli.inspect",
     "tokenize": "edgellama.cli.tokenize",
+    "bench": "edgellama.cli.bench",
+    "warmup": "edgellama.cli.warmup",
     "doctor": "edgellama.cli.doctor",
 }
 

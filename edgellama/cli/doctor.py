@@ -1,7 +1,6 @@
 """`edgellama doctor`: what edgellama finds on this machine."""
 
 import argparse
-import os
 import platform
 from collections.abc import Callable
 from importlib import metadata
@@ -47,10 +46,13 @@ def _cpu() -> str:
 
 
 def _cores() -> str:
-    words = f"{psutil.cpu_count(logical=False)} physical, {psutil.cpu_count()} logical"
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        words += f", {len(os.sched_getaffinity(0))} allowed to this process"
-    return words
+    return f"{psutil.cpu_count(logical=False)} physical, {psutil.cpu_count()} logical"
+
+
+def _threads() -> str:
+    from edgellama.threads import default_threads
+
+    return str(default_threads())
 
 
 def _memory() -> str:
@@ -59,11 +61,15 @@ def _memory() -> str:
 
 
 def _cache() -> str:
-    from edgellama.quant.jit import CACHE_ENVIRONMENT, CACHE_FOLDER
+    from edgellama.quant.jit import CACHE_ENVIRONMENT, CACHE_FOLDER, CACHE_REFUSAL
 
     if CACHE_FOLDER is None:
-        return f"none can be written: every start compiles; set {CACHE_ENVIRONMENT} to a folder"
-    return str(CACHE_FOLDER)
+        return (
+            f"none, every start compiles: {CACHE_REFUSAL}; set {CACHE_ENVIRONMENT} to a folder of"
+            " your own"
+        )
+    n_kernels = sum(1 for _ in CACHE_FOLDER.glob("*/*.nbi"))
+    return f"{CACHE_FOLDER} ({n_kernels} kernels; `edgellama warmup` compiles all)"
 
 
 def _shipped_model() -> str:
@@ -80,6 +86,7 @@ _FINDINGS: dict[str, Callable[[], str]] = {
     "packages": _packages,
     "CPU": _cpu,
     "cores": _cores,
+    "threads": _threads,
     "memory": _memory,
     "kernel cache": _cache,
     "shipped model": _shipped_model,
