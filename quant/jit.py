@@ -100,8 +100,6 @@ def _choose_cache_folder() -> tuple[Path | None, str]:
 
 CACHE_FOLDER, CACHE_REFUSAL = _choose_cache_folder()
 _settings: Any = numba.config
-if CACHE_FOLDER is not None:
-    _settings.CACHE_DIR = str(CACHE_FOLDER)
 if bounded():
     _settings.CPU_NAME = current_tier().cpu
     _settings.CPU_FEATURES = current_tier().features
@@ -165,7 +163,13 @@ class Entry:
             return self._compile(keep=False)
 
     def _compile(self, *, keep: bool) -> Any:
-        return numba.cfunc(self.signature, cache=keep, **_OPTIONS)(self.function)
+        # numba asks for its folder in this call: what else uses numba in this process keeps its own
+        before = _settings.CACHE_DIR
+        _settings.CACHE_DIR = str(CACHE_FOLDER) if keep else before
+        try:
+            return numba.cfunc(self.signature, cache=keep, **_OPTIONS)(self.function)
+        finally:
+            _settings.CACHE_DIR = before
 
     def _cache_files(self) -> list[Path]:
         if CACHE_FOLDER is None:
