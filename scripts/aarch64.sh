@@ -9,7 +9,7 @@
 #   QEMU_CPU=cortex-a72 FOLDER/python -m edgellama doctor       a core that has plain NEON only
 #
 # It needs apt, dpkg-deb, and a Python with pip, but not root: packages are unpacked into FOLDER
-# (about 600 MB) and nothing of the system changes. Emulated code runs some twenty times slower, and
+# (about 800 MB) and nothing of the system changes. Emulated code runs some twenty times slower, and
 # numba compiles with it, so run one test file at a time and keep EDGELLAMA_CACHE_DIR.
 # Traps: /proc/cpuinfo is that of the host, which is why tiers are not chosen by it; an instruction
 # that QEMU_CPU lacks kills the process with SIGILL, as a real core would.
@@ -22,14 +22,16 @@ if [[ -e $folder/python ]]; then exit; fi
 root=$folder/root
 mkdir -p "$root" "$folder"/{lists/partial,archives/partial,debs}
 
-apt=(-qq -o APT::Architecture=arm64 -o "APT::Architectures=arm64,$(dpkg --print-architecture)"
+apt=(-qq -o APT::Sandbox::User=root -o APT::Architecture=arm64
+    -o "APT::Architectures=arm64,$(dpkg --print-architecture)"
     -o Dir::State::Lists="$folder/lists" -o Dir::State::Status=/dev/null -o Dir::Cache="$folder")
 no_more=(--no-{recommends,suggests,conflicts,breaks,replaces,enhances})
 
 echo "packages of Python and of the libraries under it" >&2
 apt-get "${apt[@]}" update
 wanted=$(apt-cache "${apt[@]}" depends --recurse "${no_more[@]}" \
-    python3-minimal libpython3-stdlib libgomp1 libstdc++6 | grep -E '^(python|lib|zlib)' | grep -v perl)
+    python3-minimal libpython3-stdlib libgomp1 libstdc++6 |
+    grep -E '^(python|lib|zlib)' | grep -v perl)
 (
     cd "$folder/debs"
     # shellcheck disable=SC2086  # a list
@@ -50,7 +52,7 @@ echo "wheels for $version" >&2
 requirements=$("$host_python" -c 'import tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
 print(*project["dependencies"], *project["optional-dependencies"]["test"], sep="\n")')
-"$host_python" -m pip install -q --disable-pip-version-check --target "$site" \
+"$host_python" -m pip install -q --disable-pip-version-check --upgrade --target "$site" \
     --only-binary=:all: --implementation cp --python-version "${version#python}" \
     --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
     --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
