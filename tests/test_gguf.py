@@ -141,9 +141,9 @@ def test_a_vocabulary_of_128k_opens_in_well_under_half_a_second(tmp_path: Path) 
     write_gguf(tmp_path / "m.gguf", METADATA | keys, [])
 
     def seconds() -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         GGUFFile(tmp_path / "m.gguf").close()
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     assert min(seconds() for _ in range(3)) < 0.5  # 0.1 on two slow cores
     with GGUFFile(tmp_path / "m.gguf") as file:
