@@ -30,7 +30,7 @@ class TinyConfig:
     rope_low_freq_factor: float = 1.0
     rope_high_freq_factor: float = 4.0
     rope_original_context: int = 512
-    context_length: int = 2048
+    context_length: int = 1024
 
     @property
     def head_dim(self) -> int:

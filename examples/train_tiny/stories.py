@@ -346,7 +346,7 @@ RESCUE = Skeleton(
         ),
         (
             "{they} took it home to {their} {adult}, and they gave it {cure}.",
-            "{name} carried the {animal} home. {their} {adult} gave it {cure}.",
+            "{name} carried the {animal} home, and {their} {adult} gave it {cure}.",
             "At home, {name} and {their} {adult} gave the {animal} {cure}.",
         ),
         (

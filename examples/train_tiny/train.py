@@ -1,4 +1,4 @@
-"""Train the tiny model: `python train.py OUT --minutes 50`.
+"""Train the tiny model: `python train.py OUT --minutes 45`.
 
 Writes OUT/tokenizer.model, and OUT/checkpoint.pt every few minutes and at the end. The learning
 rate follows the share of the time (or of --steps) that is used, so that the run ends by itself and
@@ -37,7 +37,7 @@ LONGEST_STEP_S = 30.0  # what is longer was a pause of the machine and does not 
 def main() -> None:
     parser = argparse.ArgumentParser(description="train the tiny model that ships with edgellama")
     parser.add_argument("out", type=Path, help="folder of the tokenizer and the checkpoint")
-    parser.add_argument("--minutes", type=float, default=50.0)
+    parser.add_argument("--minutes", type=float, default=45.0)
     parser.add_argument("--steps", type=int, help="end after so many steps, whatever the time")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--seed", type=int, default=7)
