@@ -42,7 +42,7 @@ GROUP = 8  # blocks taken at once
 GROUP_BYTES = GROUP * BYTES
 GROUP_COLUMNS = GROUP * BLOCK
 OFFSET = 8  # w = d * (nibble - 8)
-AHEAD = 1024  # bytes of prefetch: rows are short, so the hardware's own guess starts late
+AHEAD = 4096  # bytes of prefetch: rows are short, so the hardware's own guess starts late
 
 
 @inlined
@@ -101,39 +101,18 @@ def _dot_row(w, codes, scales, sums, blocks, scratch, out):
     store(out, sum_lanes(total))
 
 
-@kernel
-def _dot_two_rows(w, row_bytes, codes, scales, sums, blocks, scratch, out):
-    """Two rows share the loads of the codes."""
-    a = b = splat_f32x8(np.float32(0))
-    groups = blocks // GROUP
-    for g in range(groups):
-        at = w + g * GROUP_BYTES
-        _prefetch_group(at + 2 * row_bytes)  # the same place of the next two rows
-        _prefetch_group(at + 3 * row_bytes)
-        x, d, s = codes + g * GROUP_COLUMNS, scales + g * 32, sums + g * 32
-        a = _add_group(a, at, x, d, s)
-        b = _add_group(b, at + row_bytes, x, d, s)
-    a = _add_rest(a, w, groups, blocks, codes, scales, sums, scratch)
-    b = _add_rest(b, w + row_bytes, groups, blocks, codes, scales, sums, scratch)
-    store(out, sum_lanes(a))
-    store(out + 4, sum_lanes(b))
-
-
 @entry
 def dot(matrix, activations, first, last, n, out, out_stride, scratch):
     m, x = matrix_at(matrix), activations_at(activations)
     blocks = m.cols // BLOCK
     per_token = x.padded // BLOCK * 4
-    for row in range(first, last, 2):
+    for row in range(first, last):
         w = m.data + row * m.row_bytes
         for t in range(n):
             codes = x.codes + t * x.padded
             scales, sums = x.scales + t * per_token, x.sums + t * per_token
             to = out + t * out_stride + (row - first) * 4
-            if row + 1 < last:
-                _dot_two_rows(w, m.row_bytes, codes, scales, sums, blocks, scratch, to)
-            else:
-                _dot_row(w, codes, scales, sums, blocks, scratch, to)
+            _dot_row(w, codes, scales, sums, blocks, scratch, to)
 
 
 @entry
