@@ -1,6 +1,7 @@
 """Fixtures: tiny random Llamas in GGUF, whole down to the vocabulary; official tokenizers."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ import pytest
 from edgellama.config import ModelConfig
 from edgellama.gguf import TensorToWrite, WriteValue, write_gguf
 from edgellama.quant import Format, find_format
+
+# Tests started in the background inherit that Ctrl-C is ignored, and so would what they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WORDS = (
     "the",
