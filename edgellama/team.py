@@ -29,7 +29,7 @@ from .quant.simd.atomic import (
 from .quant.simd.vector import load_i64, store
 from .threads import default_threads
 
-MOMENT = 5 * SPINS  # pauses before a worker parks: some 200 us
+MOMENT = 3 * SPINS  # pauses before a worker parks: some 200 us
 
 # Shared memory, in lines of two cache lines, since some CPUs fetch them in pairs.
 LINE = 128
