@@ -5,7 +5,7 @@ position embedding on adjacent pairs, grouped-query attention, SwiGLU. Weights a
 and take 4 bytes each.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -18,6 +18,10 @@ from edgellama.weights import LayerWeights, Matrix, ModelWeights, rope_frequenci
 from .base import Batch, check_batch
 
 Floats = npt.NDArray[np.float32]
+# q (n, n_heads, head_dim), k and v (n, n_kv_heads, head_dim) -> (n, n_heads, head_dim)
+Attention = Callable[[Floats, Floats, Floats], Floats]
+# Is shown what goes into matrices: their names in the layer, and x (n, cols), not to be changed.
+Observer = Callable[[tuple[str, ...], Floats], object]
 CHUNK_ROWS = 256  # rows run at a time, which bounds the score matrices
 
 
@@ -58,7 +62,7 @@ class ReferenceBackend:
         tied = weights.output is weights.token_embd
         self._output = self._embedding if tied else weights.output.dequantize()
         self._output_norm = weights.output_norm
-        self._layers = [_dequantize(layer) for layer in weights.layers]
+        self._layers = [dequantize_layer(layer) for layer in weights.layers]
         self._frequencies = rope_frequencies(config, weights.rope_factors)
         nothing = np.zeros((config.n_layers, 0, config.n_kv_heads, config.head_dim), np.float32)
         self._empty = _Memory(np.zeros(0, np.int32), nothing, nothing)
@@ -98,29 +102,25 @@ class ReferenceBackend:
         self._memories = []
 
     def _forward_chunk(self, batch: Batch) -> Floats:
-        config, n = self.config, len(batch)
+        config = self.config
         angles = batch.positions[:, None].astype(np.float32) * self._frequencies  # (n, rope_dim/2)
         new = {s: np.flatnonzero(batch.sequences == s) for s in np.unique(batch.sequences).tolist()}
         grown = {s: self._grow(s, batch.positions[rows]) for s, rows in new.items()}
 
         x = self._embedding[batch.tokens]  # (n, dim)
         for i, w in enumerate(self._layers):
-            h = rms_norm(x, w["attn_norm"], config.norm_eps)
-            q = (h @ w["attn_q"].T).reshape(n, config.n_heads, config.head_dim)
-            k = (h @ w["attn_k"].T).reshape(n, config.n_kv_heads, config.head_dim)
-            v = (h @ w["attn_v"].T).reshape(n, config.n_kv_heads, config.head_dim)
-            q, k = rope(q, angles), rope(k, angles)
-            heads = np.empty_like(q)
-            for s, rows in new.items():
-                memory = grown[s]
-                memory.keys[i, -len(rows) :] = k[rows]
-                memory.values[i, -len(rows) :] = v[rows]
-                visible = memory.positions <= batch.positions[rows, None]  # (rows, n_keys)
-                heads[rows] = attend(q[rows], memory.keys[i], memory.values[i], visible)
-            x = x + heads.reshape(n, -1) @ w["attn_output"].T
-            h = rms_norm(x, w["ffn_norm"], config.norm_eps)
-            hidden: Floats = silu(h @ w["ffn_gate"].T) * (h @ w["ffn_up"].T)
-            x = x + hidden @ w["ffn_down"].T
+
+            def attention(q: Floats, k: Floats, v: Floats, i: int = i) -> Floats:
+                heads = np.empty_like(q)
+                for s, rows in new.items():
+                    memory = grown[s]
+                    memory.keys[i, -len(rows) :] = k[rows]
+                    memory.values[i, -len(rows) :] = v[rows]
+                    visible = memory.positions <= batch.positions[rows, None]  # (rows, n_keys)
+                    heads[rows] = attend(q[rows], memory.keys[i], memory.values[i], visible)
+                return heads
+
+            x = run_layer(config, w, x, angles, attention)
 
         for s, memory in grown.items():  # only now: an interrupted chunk has not happened
             self._memories[s] = memory
@@ -131,6 +131,40 @@ class ReferenceBackend:
         old, room = self._memories[sequence], ((0, 0), (0, len(positions)), (0, 0), (0, 0))
         positions = np.concatenate([old.positions, positions])
         return _Memory(positions, np.pad(old.keys, room), np.pad(old.values, room))
+
+
+def run_layer(
+    config: ModelConfig,
+    w: Mapping[str, Floats],
+    x: Floats,
+    angles: Floats,
+    attention: Attention,
+    observe: Observer = lambda names, x: None,
+) -> Floats:
+    """x (n, dim) behind one transformer block; w as of `dequantize_layer`, angles (n, rope_dim/2).
+
+    `attention` remembers keys and values as it likes. `observe` sees every input of a matrix once.
+    """
+    n = len(x)
+    h = rms_norm(x, w["attn_norm"], config.norm_eps)
+    observe(("attn_q", "attn_k", "attn_v"), h)
+    q = (h @ w["attn_q"].T).reshape(n, config.n_heads, config.head_dim)
+    k = (h @ w["attn_k"].T).reshape(n, config.n_kv_heads, config.head_dim)
+    v = (h @ w["attn_v"].T).reshape(n, config.n_kv_heads, config.head_dim)
+    heads = attention(rope(q, angles), rope(k, angles), v).reshape(n, -1)
+    observe(("attn_output",), heads)
+    x = x + heads @ w["attn_output"].T
+    h = rms_norm(x, w["ffn_norm"], config.norm_eps)
+    observe(("ffn_gate", "ffn_up"), h)
+    hidden: Floats = silu(h @ w["ffn_gate"].T) * (h @ w["ffn_up"].T)
+    observe(("ffn_down",), hidden)
+    return x + hidden @ w["ffn_down"].T
+
+
+def dequantize_layer(layer: LayerWeights) -> dict[str, Floats]:
+    """Every tensor of a layer as float32, by its name."""
+    tensors = {field.name: getattr(layer, field.name) for field in fields(layer)}
+    return {name: t.dequantize() if isinstance(t, Matrix) else t for name, t in tensors.items()}
 
 
 def rms_norm(x: Floats, weight: Floats, eps: float) -> Floats:
@@ -179,9 +213,3 @@ def silu(x: Floats) -> Floats:
     with np.errstate(over="ignore"):  # exp of a large number is inf, and x / inf the 0 it should be
         y: Floats = x / (1 + np.exp(-x))
     return y
-
-
-def _dequantize(layer: LayerWeights) -> dict[str, Floats]:
-    """Every tensor of a layer as float32, by its name."""
-    tensors = {field.name: getattr(layer, field.name) for field in fields(layer)}
-    return {name: t.dequantize() if isinstance(t, Matrix) else t for name, t in tensors.items()}
