@@ -35,7 +35,7 @@ class Format:
     ggml_type: int
     block_size: int
     type_size: int
-    quantize_blocks: Callable[[Values], Blocks]
+    quantize_blocks: Callable[[Values], Blocks] | None  # None: it is read, and not made here
     dequantize_blocks: Callable[[Blocks], Values]
     kernels: str
 
@@ -58,6 +58,10 @@ class Format:
         pack = self.products.pack
         return None if pack is None else pack.call
 
+    @property
+    def can_quantize(self) -> bool:
+        return self.quantize_blocks is not None
+
     def row_bytes(self, cols: int) -> int:
         """Bytes of one row of `cols` numbers; ValueError when blocks do not divide it."""
         if cols % self.block_size:
@@ -67,7 +71,12 @@ class Format:
         return cols // self.block_size * self.type_size
 
     def quantize(self, x: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-        """(rows, cols) float32 -> (rows, row_bytes) uint8, bit-identical to gguf-py."""
+        """(rows, cols) float32 -> (rows, row_bytes) uint8; the legacy types as gguf-py does it.
+
+        Raises ValueError for other shapes, and for a format that is only read.
+        """
+        if self.quantize_blocks is None:
+            raise ValueError(f"{self.name} weights can be read but not made; choose another type")
         values = np.ascontiguousarray(x, dtype=np.float32)
         if values.ndim != 2:
             raise ValueError(f"expected (rows, cols), found shape {values.shape}")

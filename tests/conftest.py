@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from random_rows import random_rows
 
 from edgellama.config import ModelConfig
 from edgellama.gguf import TensorToWrite, WriteValue, write_gguf
@@ -158,7 +159,7 @@ def _random_tensors(
     f32 = find_format("F32")
 
     def matrix(name: str, rows: int, cols: int, format: Format = body) -> TensorToWrite:
-        packed = format.quantize(rng.normal(0, cols**-0.5, (rows, cols)).astype(np.float32))
+        packed = random_rows(rng, rows, cols, format, cols**-0.5)
         return TensorToWrite(f"{name}.weight", (rows, cols), format, lambda: iter([packed]))
 
     def vector(name: str, values: np.ndarray) -> TensorToWrite:

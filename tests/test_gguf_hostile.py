@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from edgellama.config import ModelConfig
 from edgellama.errors import EdgellamaError, ModelFormatError
 from edgellama.gguf import GGUFFile, StringArray
+from edgellama.quant import FORMATS
 from edgellama.weights import load_weights
 
 U8, U32, F32, BOOL, STRING, ARRAY, U64 = 0, 4, 6, 7, 8, 9, 10
@@ -187,11 +188,11 @@ def test_every_tensor_type_is_run_or_refused_by_name(
     from gguf import GGMLQuantizationType
 
     path = write(gguf(tensors=(tensor(dims=(256,), kind=kind),), data=4096))
-    if kind in (0, 1, 2, 8, 14, 30):
+    if kind in {format.ggml_type for format in FORMATS}:
         with GGUFFile(path) as file:
             assert file.tensors["t"].format.ggml_type == kind
         return
-    with pytest.raises(ModelFormatError, match="F32, F16, BF16, Q8_0, Q6_K, Q4_0") as caught:
+    with pytest.raises(ModelFormatError, match="F32, F16, BF16, ") as caught:
         GGUFFile(path)
     if kind in set(GGMLQuantizationType):
         assert f"is of type {GGMLQuantizationType(kind).name};" in str(caught.value)

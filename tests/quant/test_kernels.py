@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from random_rows import random_rows
 
 from edgellama.quant import FORMATS, Format, find_format
 from edgellama.quant.activations import quantize_row
@@ -26,7 +27,7 @@ class Product:
     def __init__(self, fmt: Format, rows: int, cols: int, n: int, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
         self.format, self.rows, self.n = fmt, rows, n
-        self.packed = fmt.quantize(rng.standard_normal((rows, cols)).astype(np.float32))
+        self.packed = random_rows(rng, rows, cols, fmt, 1)
         padded = -(-cols // PAD) * PAD
         self.values = np.zeros((n, padded), np.float32)
         self.values[:, :cols] = rng.standard_normal((n, cols)) * rng.exponential(size=(n, 1))

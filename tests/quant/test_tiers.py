@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -106,7 +107,7 @@ def test_the_best_tier_is_taken_unless_forced(monkeypatch):
 
 DIGEST = """
 import hashlib, numpy as np, sys
-sys.path.insert(0, {tests!r})
+sys.path += {tests!r}
 from test_kernels import Product
 from edgellama.quant import find_format
 digest = hashlib.sha256()
@@ -123,5 +124,7 @@ SAME_EVERYWHERE = "6cffbf3c39e78a8df510f1ccfba841381cec9578ef3cbdf38919b545f12c5
 
 @pytest.mark.parametrize("tier", [tier.name for tier in cpu.supported_tiers() if tier.fma])
 def test_every_tier_with_fused_multiply_add_gives_the_same_bits(tier, tmp_path):
-    done = run(DIGEST.format(tests=os.path.dirname(__file__)), tier, str(tmp_path))
+    folder = Path(__file__).parent
+    folders = [str(folder), str(folder.parent)]
+    done = run(DIGEST.format(tests=folders), tier, str(tmp_path))
     assert done.stdout.strip() == SAME_EVERYWHERE, done.stderr
