@@ -5,6 +5,7 @@ used:
 
     codes    (blocks, 8, 16, 4) int8      four neighbouring columns of a row are one lane
     scales   (blocks, 16) float32
+    minimums (blocks, 16) float32         where the format has them: what code 0 stands for
 
 so that one register holds four columns of eight rows, meets four columns of one token, spread to
 all lanes, and nothing is summed across lanes.
@@ -19,7 +20,7 @@ from numba import types
 from .jit import inlined, kernel
 from .kernels import BLOCK, TILE_ROWS, TILE_TOKENS
 from .records import activations_at
-from .simd.integer import add_products, total_of
+from .simd.integer import add_products, parts_of_eight, total_of
 from .simd.vector import (
     fma,
     i8x16,
@@ -68,14 +69,17 @@ def _spread(codes):
 
 
 @inlined
-def _add_block(sums, offset, w_scale, x_scale, correction, so_far):
-    """so_far + w_scale * x_scale * (sums - offset * correction), lane by lane."""
-    exact = total_of(sums) - splat_i32x8(np.int32(offset * correction))
-    return fma(i32x8_to_f32(exact), w_scale * splat_f32x8(x_scale), so_far)
+def _add_block(sums, offset, w_scale, minimum, x_scale, correction, so_far):
+    """A block of eight rows and of a token, lane by lane, in the order that kernels.py states."""
+    if minimum is None:
+        exact = sums - splat_i32x8(np.int32(offset * correction))
+        return fma(i32x8_to_f32(exact), w_scale * splat_f32x8(x_scale), so_far)
+    so_far = fma(i32x8_to_f32(sums), w_scale * splat_f32x8(x_scale), so_far)
+    return fma(minimum, splat_f32x8(np.float32(correction) * x_scale), so_far)
 
 
 @kernel
-def _sum_class(nothing, offset, codes, scales, first, blocks, x, c0, c1, c2, c3, out):
+def _sum_class(nothing, offset, codes, scales, minimums, first, blocks, x, c0, c1, c2, c3, out):
     """Blocks first, first + 8, ... of 16 rows times four tokens, to out (4, 16) float32.
 
     x: the activations; c0..c3: token numbers.
@@ -84,48 +88,53 @@ def _sum_class(nothing, offset, codes, scales, first, blocks, x, c0, c1, c2, c3,
     high0 = high1 = high2 = high3 = splat_f32x8(np.float32(0))
     per_token = x.padded // BLOCK
     for block in range(first, blocks, GROUP):
-        a0 = a1 = a2 = a3 = nothing
-        b0 = b1 = b2 = b3 = nothing
+        p0 = p1 = p2 = p3 = splat_i32x8(np.int32(0))
+        q0 = q1 = q2 = q3 = splat_i32x8(np.int32(0))
         at = codes + block * TILE_BLOCK
         column = x.codes + block * BLOCK
         x0 = column + c0 * x.padded
         x1 = column + c1 * x.padded
         x2 = column + c2 * x.padded
         x3 = column + c3 * x.padded
-        end = unknown(at + TILE_BLOCK)  # unrolled, the sums of all pieces would not fit registers
-        while at < end:
-            wa, wb = load_i8x32(at), load_i8x32(at + HALF)
-            s0, s1 = _spread(x0), _spread(x1)
-            a0, b0 = add_products(a0, wa, s0), add_products(b0, wb, s0)
-            a1, b1 = add_products(a1, wa, s1), add_products(b1, wb, s1)
-            s2, s3 = _spread(x2), _spread(x3)
-            a2, b2 = add_products(a2, wa, s2), add_products(b2, wb, s2)
-            a3, b3 = add_products(a3, wa, s3), add_products(b3, wb, s3)
-            at += PIECE
-            x0, x1, x2, x3 = x0 + LANE, x1 + LANE, x2 + LANE, x3 + LANE
+        for _ in range(parts_of_eight(nothing)):
+            a0 = a1 = a2 = a3 = nothing
+            b0 = b1 = b2 = b3 = nothing
+            # unrolled, the sums of all pieces would not fit registers
+            end = unknown(at + TILE_BLOCK // parts_of_eight(nothing))
+            while at < end:
+                wa, wb = load_i8x32(at), load_i8x32(at + HALF)
+                s0, s1 = _spread(x0), _spread(x1)
+                a0, b0 = add_products(a0, wa, s0), add_products(b0, wb, s0)
+                a1, b1 = add_products(a1, wa, s1), add_products(b1, wb, s1)
+                s2, s3 = _spread(x2), _spread(x3)
+                a2, b2 = add_products(a2, wa, s2), add_products(b2, wb, s2)
+                a3, b3 = add_products(a3, wa, s3), add_products(b3, wb, s3)
+                at += PIECE
+                x0, x1, x2, x3 = x0 + LANE, x1 + LANE, x2 + LANE, x3 + LANE
+            p0, q0 = p0 + total_of(a0), q0 + total_of(b0)
+            p1, q1 = p1 + total_of(a1), q1 + total_of(b1)
+            p2, q2 = p2 + total_of(a2), q2 + total_of(b2)
+            p3, q3 = p3 + total_of(a3), q3 + total_of(b3)
         da, db = load_f32x8(scales + block * SCALES), load_f32x8(scales + block * SCALES + 32)
+        if minimums is None:
+            ma = mb = None
+        else:
+            least = minimums + block * SCALES
+            ma, mb = load_f32x8(least), load_f32x8(least + 32)
         d = x.scales + block * 4
         d0, d1 = load_f32(d + c0 * per_token * 4), load_f32(d + c1 * per_token * 4)
         d2, d3 = load_f32(d + c2 * per_token * 4), load_f32(d + c3 * per_token * 4)
         s = x.sums + block * 4
         t0, t1 = load_i32(s + c0 * per_token * 4), load_i32(s + c1 * per_token * 4)
         t2, t3 = load_i32(s + c2 * per_token * 4), load_i32(s + c3 * per_token * 4)
-        low0, high0 = (
-            _add_block(a0, offset, da, d0, t0, low0),
-            _add_block(b0, offset, db, d0, t0, high0),
-        )
-        low1, high1 = (
-            _add_block(a1, offset, da, d1, t1, low1),
-            _add_block(b1, offset, db, d1, t1, high1),
-        )
-        low2, high2 = (
-            _add_block(a2, offset, da, d2, t2, low2),
-            _add_block(b2, offset, db, d2, t2, high2),
-        )
-        low3, high3 = (
-            _add_block(a3, offset, da, d3, t3, low3),
-            _add_block(b3, offset, db, d3, t3, high3),
-        )
+        low0 = _add_block(p0, offset, da, ma, d0, t0, low0)
+        high0 = _add_block(q0, offset, db, mb, d0, t0, high0)
+        low1 = _add_block(p1, offset, da, ma, d1, t1, low1)
+        high1 = _add_block(q1, offset, db, mb, d1, t1, high1)
+        low2 = _add_block(p2, offset, da, ma, d2, t2, low2)
+        high2 = _add_block(q2, offset, db, mb, d2, t2, high2)
+        low3 = _add_block(p3, offset, da, ma, d3, t3, low3)
+        high3 = _add_block(q3, offset, db, mb, d3, t3, high3)
     store(out, low0)
     store(out + 32, high0)
     store(out + 64, low1)
@@ -164,18 +173,22 @@ def store_sums(classes, rows, n, out, out_stride):
 
 
 @kernel
-def multiply_tile(nothing, offset, tile, blocks, rows, activations, n, out, out_stride):
-    """out[t, r] = sum of scale * (code - offset) * activation, for the `rows` rows of a tile.
+def multiply_tile(nothing, offset, tile, minimums, blocks, rows, activations, n, out, out_stride):
+    """out[t, r] = sum of weight * activation, for the `rows` rows of a tile.
 
-    nothing: the empty running sum of the tile's codes. The bytes behind the scales are used too.
+    A weight is scale * (code - offset), or, where there are minimums, scale * code + minimum.
+    nothing: the empty running sum of the tile's codes. minimums: their address, straight behind the
+    scales, or None. The bytes behind them are used too.
     """
     x = activations_at(activations)
     scales = tile + blocks * TILE_BLOCK
-    classes = scales + blocks * SCALES
+    classes = scales + blocks * SCALES * (1 if minimums is None else 2)
     for first in range(0, n, TILE_TOKENS):
         last = n - 1  # a short group repeats its last token and keeps what is its own
         c1, c2, c3 = min(first + 1, last), min(first + 2, last), min(first + 3, last)
         for number in range(GROUP):
             to = classes + number * CLASS_BYTES
-            _sum_class(nothing, offset, tile, scales, number, blocks, x, first, c1, c2, c3, to)
+            _sum_class(
+                nothing, offset, tile, scales, minimums, number, blocks, x, first, c1, c2, c3, to
+            )
         store_sums(classes, rows, min(TILE_TOKENS, n - first), out + first * out_stride, out_stride)

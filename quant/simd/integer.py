@@ -1,7 +1,8 @@
 """Products of bytes, four neighbours summed into an int32 lane, by the tier's best instruction.
 
     dot4_signed(a, b)             a -128..127, b -127..127                  i8x32, i8x32 -> i32x8
-    add_products(sums, w, s)      running sums: no_nibbles() or no_bytes(), then add, then total_of
+    add_products(sums, w, s)      running sums: no_nibbles(), no_fives() or no_bytes(), then add,
+                                  then total_of
     sum_half_lanes, add_halves    sums over lanes, for several products at once
     dot2(a, b)                    int16 -32767..32767, two neighbours       i16x16, i16x16 -> i32x8
 
@@ -13,7 +14,8 @@ and of codes of six bits, 0..63, whose halves of 16 have int8 scales of their ow
 
 AVX2 has no such instruction: vpmaddubsw adds pairs into int16 (no overflow within the ranges
 above), vpmaddwd by ones adds pairs of those into int32. A running sum of nibble products stays in
-int16 for up to eight of them: 8 * 2 * 15 * 127 = 30480.
+int16 for up to eight of them: 8 * 2 * 15 * 127 = 30480; one of codes of five bits for up to four:
+4 * 2 * 31 * 127 = 31496.
 
 On ARM both sides are signed: sdot, and without it smull, whose int16 products are added by pairs
 (2 * 128 * 127 = 32512 at most) and then into int32.
@@ -22,6 +24,7 @@ On ARM both sides are signed: sdot, and without it smull, whose int16 products a
 from typing import Any
 
 from llvmlite import ir
+from numba import types
 from numba.extending import models, register_model
 
 from .cpu import current_tier
@@ -181,7 +184,9 @@ class _RunningSumModel(models.PrimitiveModel):
 
 register_model(RunningSum)(_RunningSumModel)
 
-NIBBLES = RunningSum("nibble_sum", i16x16 if _X86 and not _VNNI else i32x8)
+_SHORT = i16x16 if _X86 and not _VNNI else i32x8
+NIBBLES = RunningSum("nibble_sum", _SHORT)  # codes 0..15
+FIVES = RunningSum("five_bit_sum", _SHORT)  # codes 0..31
 BYTES = RunningSum("byte_sum", i32x8)
 
 
@@ -196,17 +201,30 @@ def _empty_sum(kind: RunningSum) -> Any:
     return empty
 
 
-no_nibbles, no_bytes = _empty_sum(NIBBLES), _empty_sum(BYTES)
+no_nibbles, no_fives, no_bytes = _empty_sum(NIBBLES), _empty_sum(FIVES), _empty_sum(BYTES)
+
+
+@intrinsic
+def parts_of_eight(typingctx: Any, sums: Any) -> Any:
+    """Into how many running sums of this kind eight products must be cut: a constant, 1 or 2."""
+    parts = 2 if sums == FIVES and sums.element == "i16" else 1
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return ir.Constant(ir.IntType(64), parts)
+
+    return types.int64(sums), emit
 
 
 @intrinsic
 def add_products(typingctx: Any, sums: Any, weights: Any, signed: Any) -> Any:
-    """sums + weights * signed, i8x32 each: up to eight times where the weights are nibbles."""
+    """sums + weights * signed, i8x32 each: up to eight times where the weights are nibbles, four
+    times where they have five bits.
+    """
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         if sums.element == "i16":
             return builder.add(args[0], _pairs(builder, *args[1:]))
-        return _accumulate(builder, *args, both_signed=sums != NIBBLES)
+        return _accumulate(builder, *args, both_signed=sums == BYTES)
 
     return sums(sums, i8x32, i8x32), emit
 
@@ -243,8 +261,9 @@ def _pack(builder: Any, a: Any, b: Any) -> Any:
 def sum_half_lanes(typingctx: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     """Low-half sums of a, b, c, d, then their high-half sums: i32x8.
 
-    Running sums in int16 may hold two nibble products a lane: then they still fit int16 when four
-    lanes have been added (8 * 15 * 127 * 2 = 30480), and packing is cheaper than vphaddd.
+    Running sums in int16 may hold two products a lane: then they still fit int16 when two lanes
+    have been added (4 * 2 * 31 * 127 = 31496), those of nibbles even when four have
+    (8 * 2 * 15 * 127 = 30480), and packing is cheaper than vphaddd.
     """
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -252,6 +271,8 @@ def sum_half_lanes(typingctx: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
             a2, b2, c2, d2 = (_add_pairs(builder, v) for v in args)
             ab = _add_pairs(builder, _pack(builder, a2, b2))
             cd = _add_pairs(builder, _pack(builder, c2, d2))
+            if a == FIVES:
+                return _add_neighbours(builder, ab, cd)
             return _add_pairs(builder, _pack(builder, ab, cd))
         ab, cd = _add_neighbours(builder, *args[:2]), _add_neighbours(builder, *args[2:])
         return _add_neighbours(builder, ab, cd)
@@ -292,11 +313,12 @@ def _lanes(builder: Any, vector: Any, *numbers: int) -> Any:
 
 @intrinsic
 def add_halves(typingctx: Any, a: Any, b: Any) -> Any:
-    """(low half + high half) of a, then of b: i32x8."""
+    """(low half + high half) of a, then of b: i32x8, or a running sum of as many products more."""
+    lanes, half = a.lanes, a.lanes // 2
+    lows = [*range(half), *range(lanes, lanes + half)]
+    highs = [lane + half for lane in lows]
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        low = shuffle(builder, args[0], args[1], [0, 1, 2, 3, 8, 9, 10, 11])
-        high = shuffle(builder, args[0], args[1], [4, 5, 6, 7, 12, 13, 14, 15])
-        return builder.add(low, high)
+        return builder.add(shuffle(builder, *args, lows), shuffle(builder, *args, highs))
 
-    return i32x8(i32x8, i32x8), emit
+    return a(a, a), emit

@@ -203,6 +203,19 @@ def splat_pair(typingctx: Any, value: Any) -> Any:
 
 
 @intrinsic
+def bytes_of(typingctx: Any, low: Any, high: Any) -> Any:
+    """The bytes of two int64: i8x16."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pair = ir.Constant(ir.VectorType(ir.IntType(64), 2), ir.Undefined)
+        for lane, value in enumerate(args):
+            pair = builder.insert_element(pair, value, ir.Constant(_I32, lane))
+        return builder.bitcast(pair, i8x16.llvm)
+
+    return i8x16(types.int64, types.int64), emit
+
+
+@intrinsic
 def join(typingctx: Any, low: Any, high: Any) -> Any:
     """The lanes of `low`, then those of `high`."""
     both = Vector(low.element, 2 * low.lanes)
@@ -442,17 +455,32 @@ def high_nibbles(typingctx: Any, vector: Any) -> Any:
     return vector(vector), emit
 
 
-def _taker_of_two_bits(shift: int) -> Any:
+def _move_bits(builder: Any, codes: Any, first: int, to: int, mask: int) -> Any:
+    pairs = ir.VectorType(ir.IntType(16), codes.type.count // 2)  # x86 shifts no bytes
+    moved = builder.bitcast(codes, pairs)
+    if first < to:
+        moved = builder.shl(moved, constant(pairs, to - first))
+    elif first > to:
+        moved = builder.lshr(moved, constant(pairs, first - to))
+    return builder.and_(builder.bitcast(moved, codes.type), constant(codes.type, mask))
+
+
+@intrinsic(prefer_literal=True)
+def take_bits(typingctx: Any, vector: Any, first: Any, to: Any, mask: Any) -> Any:
+    """Every byte shifted so that bit `first` is bit `to`, and of that the mask: literal numbers."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        places = (number.literal_value for number in (first, to, mask))
+        return _move_bits(builder, args[0], *places)
+
+    return vector(vector, first, to, mask), emit
+
+
+def _taker_of_two_bits(first: int) -> Any:
     @intrinsic
     def take(typingctx: Any, vector: Any) -> Any:
         def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            pairs = ir.VectorType(ir.IntType(16), vector.lanes // 2)
-            moved = builder.bitcast(args[0], pairs)
-            if shift < 4:
-                moved = builder.shl(moved, constant(pairs, 4 - shift))
-            elif shift > 4:
-                moved = builder.lshr(moved, constant(pairs, shift - 4))
-            return builder.and_(builder.bitcast(moved, vector.llvm), constant(vector.llvm, 0x30))
+            return _move_bits(builder, args[0], first, 4, 0x30)
 
         return vector(vector), emit
 
@@ -462,6 +490,17 @@ def _taker_of_two_bits(shift: int) -> Any:
 # Two bits of every byte, as bits 4 and 5: what stands above a nibble.
 bits_0_1, bits_2_3 = _taker_of_two_bits(0), _taker_of_two_bits(2)
 bits_4_5, bits_6_7 = _taker_of_two_bits(4), _taker_of_two_bits(6)
+
+
+@intrinsic
+def bits_as_bytes(typingctx: Any, bits: Any) -> Any:
+    """16 where a bit of an int32 is set, from the lowest up, else 0: i8x32."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        flags = builder.bitcast(args[0], ir.VectorType(ir.IntType(1), 32))
+        return builder.and_(builder.sext(flags, i8x32.llvm), constant(i8x32.llvm, 0x10))
+
+    return i8x32(types.int32), emit
 
 
 @intrinsic
