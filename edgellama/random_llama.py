@@ -2,14 +2,16 @@
 
 Speed depends on shapes and formats, not on what the weights say, so a benchmark needs no download.
 The file is whole: metadata, scaled rope, and a synthetic byte-level BPE vocabulary of the true
-size, so that any GGUF runtime loads it. Weights are drawn straight in the block format, scaled so
-that every product keeps unit variance and activations stay finite through all layers.
+size, so that any GGUF runtime loads it. Weights are scaled so that every product keeps unit
+variance and activations stay finite through all layers. Rows are put together from a few quantized
+runs, so that a format that is slow to quantize to takes no longer.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .gguf import TensorToWrite, write_gguf
-from .quant import Format, find_format
+from .quant import FORMATS, Format, find_format
+
+Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,14 @@ SHAPES = {
     "llama-3.2-3b": Shape(3072, 28, 24, 8, 128, 8192, tied=True, rope_factor=32),
     "llama-3.1-8b": Shape(4096, 32, 32, 8, 128, 14336, tied=False, rope_factor=8),
 }
-FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 7, "BF16": 32}  # general.file_type of GGUF
-ROWS_AT_ONCE = 1024
+# The usual mixes: the format of most matrices, and of those that are worth more bits.
+MIXES = {"Q4_K_M": ("Q4_K", "Q6_K"), "Q5_K_M": ("Q5_K", "Q6_K")}
+_KNOWN = [fmt.name for fmt in FORMATS]
+TYPES = (*_KNOWN, *(mix for mix, formats in MIXES.items() if {*formats} <= {*_KNOWN}))
+
+_RUN = 256  # weights that are drawn together; the largest blocks have as many
+_POOL = 512  # runs to draw from
+_ROWS_AT_ONCE = 1024
 
 
 def write_random_llama(
@@ -56,22 +66,23 @@ def write_random_llama(
     seed: int = 0,
     progress: Callable[[int], object] | None = None,
 ) -> None:
-    """Write `shape` with every matrix in format `type_name`, the output matrix in `output_type`.
+    """Write `shape` with its matrices in `type_name` of TYPES, as usual files of that name have it.
 
-    progress is called with the number of bytes that have just been written. Raises what write_gguf
-    raises.
+    output_type: format of the matrix that makes the logits; usually Q6_K where the others have
+    fewer bits. progress is called with the number of bytes that have just been written. Raises
+    ValueError for a type that is none of TYPES, and what write_gguf raises.
     """
-    matrix = find_format(type_name)
-    output = find_format(output_type or type_name)
-    metadata = {"general.name": name} | _model_metadata(shape, matrix.name)
-    metadata |= _vocabulary(shape.vocab_size)
-    write_gguf(path, metadata, list(_tensors(shape, matrix, output, seed)), progress=progress)
+    for asked in (type_name, output_type or type_name):
+        if asked.upper() not in TYPES:
+            raise ValueError(f"no random weights in {asked!r}; known are {', '.join(TYPES)}")
+    metadata = {"general.name": name} | _model_metadata(shape) | _vocabulary(shape.vocab_size)
+    tensors = list(_tensors(shape, type_name.upper(), output_type, seed))
+    write_gguf(path, metadata, tensors, progress=progress)
 
 
-def _model_metadata(shape: Shape, type_name: str) -> dict[str, Any]:
+def _model_metadata(shape: Shape) -> dict[str, Any]:
     return {
         "general.architecture": "llama",
-        "general.file_type": np.uint32(FILE_TYPES[type_name]),
         "general.quantization_version": np.uint32(2),
         "llama.vocab_size": np.uint32(shape.vocab_size),
         "llama.context_length": np.uint32(shape.context_length),
@@ -117,8 +128,12 @@ def _byte_alphabet() -> list[str]:
     return [chr(b) if b in printable else chr(next(spare)) for b in range(256)]
 
 
-def _tensors(shape: Shape, matrix: Format, output: Format, seed: int) -> Iterator[TensorToWrite]:
+def _tensors(
+    shape: Shape, type_name: str, output_type: str | None, seed: int
+) -> Iterator[TensorToWrite]:
     s = shape
+    most, more = (find_format(name) for name in MIXES.get(type_name, (type_name, type_name)))
+    output = find_format(output_type) if output_type else _usual_output(most, s.dim)
     q_dim, kv_dim = s.n_heads * s.head_dim, s.n_kv_heads * s.head_dim
     matrices = {
         "attn_q": (q_dim, s.dim),
@@ -131,7 +146,7 @@ def _tensors(shape: Shape, matrix: Format, output: Format, seed: int) -> Iterato
     }
     seeds = itertools.count(seed)
     yield _matrix(
-        "token_embd.weight", (s.vocab_size, s.dim), output if s.tied else matrix, next(seeds)
+        "token_embd.weight", (s.vocab_size, s.dim), output if s.tied else most, next(seeds)
     )
     if s.rope_factor != 1:
         yield _vector("rope_freqs.weight", _rope_factors(s))
@@ -139,10 +154,25 @@ def _tensors(shape: Shape, matrix: Format, output: Format, seed: int) -> Iterato
         yield _vector(f"blk.{layer}.attn_norm.weight", np.ones(s.dim, np.float32))
         yield _vector(f"blk.{layer}.ffn_norm.weight", np.ones(s.dim, np.float32))
         for name, size in matrices.items():
-            yield _matrix(f"blk.{layer}.{name}.weight", size, matrix, next(seeds))
+            worth_more = name in ("attn_v", "ffn_down") and _is_worth_more(layer, s.n_layers)
+            fmt = more if worth_more else most
+            yield _matrix(f"blk.{layer}.{name}.weight", size, fmt, next(seeds))
     yield _vector("output_norm.weight", np.ones(s.dim, np.float32))
     if not s.tied:
         yield _matrix("output.weight", (s.vocab_size, s.dim), output, next(seeds))
+
+
+def _usual_output(fmt: Format, dim: int) -> Format:
+    """As llama-quantize chooses it: Q6_K, or Q8_0 where its blocks do not divide the rows."""
+    if fmt.bits_per_weight >= find_format("Q6_K").bits_per_weight:
+        return fmt
+    return find_format("Q8_0" if dim % find_format("Q6_K").block_size else "Q6_K")
+
+
+def _is_worth_more(layer: int, n_layers: int) -> bool:
+    """llama-quantize's choice for the mixes: the first and last eighth, and each third between."""
+    eighth = n_layers // 8
+    return layer < eighth or layer >= 7 * n_layers // 8 or (layer - eighth) % 3 == 2
 
 
 def _rope_factors(shape: Shape) -> NDArray[np.float32]:
@@ -161,24 +191,40 @@ def _vector(name: str, values: NDArray[np.float32]) -> TensorToWrite:
 def _matrix(name: str, size: tuple[int, int], fmt: Format, seed: int) -> TensorToWrite:
     rows, cols = size
 
-    def blocks() -> Iterator[NDArray[np.uint8]]:
+    def blocks() -> Iterator[Bytes]:
         rng = np.random.default_rng(seed)
-        for start in range(0, rows, ROWS_AT_ONCE):
-            yield _random_rows(rng, min(ROWS_AT_ONCE, rows - start), cols, fmt)
+        for start in range(0, rows, _ROWS_AT_ONCE):
+            yield random_rows(rng, min(_ROWS_AT_ONCE, rows - start), cols, fmt)
 
     return TensorToWrite(name, size, fmt, blocks)
 
 
-def _random_rows(rng: np.random.Generator, rows: int, cols: int, fmt: Format) -> NDArray[np.uint8]:
-    """(rows, row_bytes) of weights with mean about 0 and variance 1 / cols."""
-    # root mean square of a code that is uniform over its range
-    code_rms = {"Q4_0": math.sqrt((16**2 - 1) / 12), "Q8_0": math.sqrt((255**2 - 1) / 12)}
-    if fmt.name not in code_rms:
-        weights = rng.standard_normal((rows, cols), np.float32)
-        return fmt.quantize(weights / np.float32(math.sqrt(cols)))
-    packed = rng.integers(0, 256, (rows, cols // fmt.block_size, fmt.type_size), np.uint8)
-    if fmt.name == "Q8_0":
-        packed[packed == 128] = 127  # a quantizer never writes -128
-    scales = rng.uniform(0.8, 1.2, packed.shape[:2]) / (code_rms[fmt.name] * math.sqrt(cols))
-    packed[..., :2] = scales.astype(np.float16)[..., None].view(np.uint8)
-    return packed.reshape(rows, -1)
+def random_rows(rng: np.random.Generator, rows: int, cols: int, fmt: Format) -> Bytes:
+    """(rows, row_bytes) of weights with mean 0 and variance about 1 / cols, as fast as copying."""
+    runs = _runs(fmt, cols)
+    chosen = rng.integers(0, len(runs), (rows, fmt.row_bytes(cols) // runs.shape[1]))
+    return runs[chosen].reshape(rows, fmt.row_bytes(cols))
+
+
+@cache
+def _runs(fmt: Format, cols: int) -> Bytes:
+    """(n, bytes) of short runs of weights, to make rows of `cols` from."""
+    rng = np.random.default_rng(0)
+    length = math.gcd(cols, _RUN)
+    if fmt.quantize_blocks is not None:
+        values = rng.standard_normal((_POOL, length), np.float32) / np.float32(math.sqrt(cols))
+        return fmt.quantize(values)
+    return _ordinary_blocks(rng, _POOL * length // fmt.block_size, cols, fmt).reshape(_POOL, -1)
+
+
+def _ordinary_blocks(rng: np.random.Generator, n: int, cols: int, fmt: Format) -> Bytes:
+    """(n, type_size): of random bytes those that weights of this size could have."""
+    found: list[Bytes] = []
+    while sum(map(len, found)) < n:
+        blocks = rng.integers(0, 256, (1024, fmt.type_size), np.uint8)
+        with np.errstate(all="ignore"):  # most have scales that no weights have
+            weights = fmt.dequantize_blocks(blocks) * np.float32(math.sqrt(cols))
+            size = np.sqrt((weights**2).mean(axis=1))
+            centred = np.abs(weights.mean(axis=1)) < 0.3 * size
+        found.append(blocks[centred & (size > 0.5) & (size < 2)])
+    return np.concatenate(found)[:n]

@@ -6,10 +6,12 @@ import json
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgellama import cli
+from edgellama.backends import Backend, Batch
 from edgellama.cli import bench
 from edgellama.gguf import GGUFFile
 from edgellama.quant import jit
@@ -89,12 +91,50 @@ def test_a_shape_needs_no_file_and_leaves_none(
 ) -> None:
     monkeypatch.setitem(bench.SHAPES, "llama-3.2-1b", TINY)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    for name in ("Q4_0", "Q8_0", "BF16"):
+    # 64 columns do not divide by the blocks of Q6_K: the embedding, most of the bytes, is Q8_0
+    for name, formats in (("Q4_0", "Q8_0+Q4_0"), ("Q8_0", "Q8_0"), ("BF16", "BF16")):
         options = ["--shape", "llama-3.2-1b", "--type", name, *QUICK, "-o", "json"]
         status, out, err = call(capsys, "bench", *options)
         assert (status, err) == (0, "")
-        assert json.loads(out)[0]["model_type"] == f"llama-3.2-1b, random {name}"
+        assert json.loads(out)[0]["model_type"] == f"llama-3.2-1b, random {formats}"
         assert list(tmp_path.iterdir()) == []
+
+
+def test_the_output_matrix_of_a_shape_can_be_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(bench.SHAPES, "llama-3.2-1b", TINY)
+    options = ["--shape", "llama-3.2-1b", "--output-type", "q4_0", *QUICK, "-o", "json"]
+    [row, _] = json.loads(call(capsys, "bench", *options)[1])
+    assert row["model_type"] == "llama-3.2-1b, random Q4_0"
+
+
+def test_tokens_stand_where_the_depth_says(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_llama: Path
+) -> None:
+    """A later depth keeps what an earlier one put into the context."""
+    seen: list[tuple[int, int]] = []
+    load = bench.load_backend
+
+    def watched(*args: Any, **kwargs: Any) -> Backend:
+        backend = load(*args, **kwargs)
+        forward = backend.forward
+
+        def record(batch: Batch) -> Any:
+            seen.append((int(batch.positions[0]), len(batch)))
+            return forward(batch)
+
+        monkeypatch.setattr(backend, "forward", record)
+        return backend
+
+    monkeypatch.setattr(bench, "load_backend", watched)
+    options = ["-p", "4", "-n", "2", "-d", "0,8,20", "-r", "1", "-t", "1", "-o", "json"]
+    assert call(capsys, "bench", tiny_llama, *options)[0] == 0
+    expected = []
+    for filled, depth in ((0, 0), (0, 8), (8, 20)):
+        expected += [(filled, depth - filled)] if depth > filled else []
+        expected += [(depth, 4)] * 2 + [(depth, 1), (depth + 1, 1)] * 2
+    assert seen == expected
 
 
 @pytest.mark.parametrize(

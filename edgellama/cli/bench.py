@@ -13,6 +13,7 @@ from statistics import mean, stdev
 from time import perf_counter
 
 import numpy as np
+import numpy.typing as npt
 
 from edgellama import __version__
 from edgellama.backends import Backend, Batch, load_backend
@@ -20,8 +21,7 @@ from edgellama.config import ModelConfig
 from edgellama.errors import InvalidRequest
 from edgellama.gguf import GGUFFile
 from edgellama.llama import shipped_model
-from edgellama.quant import FORMATS
-from edgellama.random_llama import SHAPES, write_random_llama
+from edgellama.random_llama import SHAPES, TYPES, write_random_llama
 from edgellama.threads import default_threads
 from edgellama.weights import ModelWeights, load_weights
 
@@ -38,9 +38,11 @@ with the part of the model's file that it has read.
 examples:
   edgellama bench llama-3.2-1b.gguf
   edgellama bench llama-3.2-1b.gguf -t 1,2,4 -d 0,8192 -o csv > speed.csv
-  edgellama bench --shape llama-3.2-1b --type q4_0        random weights, no file needed
+  edgellama bench --shape llama-3.2-1b --type q8_0        random weights, no file needed
   edgellama bench llama-3.2-1b.gguf -p 0 -n 32 -r 3       decode only
 """
+Ids = npt.NDArray[np.int32]
+
 FORMATS_OUT = ("md", "csv", "json", "jsonl")
 
 
@@ -66,7 +68,7 @@ class Model:
     """What stands in front of every row."""
 
     model_filename: str
-    model_type: str  # its name, and the format of most of its bytes
+    model_type: str  # its name, and the formats of its matrices, most bytes first
     model_size: int  # bytes of all tensors
     model_n_params: int
 
@@ -117,9 +119,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="form of the result (default: %(default)s)")  # fmt: skip
     parser.add_argument("--shape", choices=SHAPES, help="random weights in this shape, in a"
                         " temporary file, instead of MODEL")  # fmt: skip
-    parser.add_argument("--type", choices=[f.name.lower() for f in FORMATS], default="q4_0",
-                        type=str.lower, help="format of the random weights"
+    types = [name.lower() for name in TYPES]
+    parser.add_argument("--type", choices=types, default="q4_0", type=str.lower, metavar="TYPE",
+                        help=f"of the random weights: {', '.join(types)}"
                         " (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--output-type", choices=types, type=str.lower, metavar="TYPE",
+                        help="of the random matrix that makes the logits (default: as in usual"
+                        " files, q6_k where the others have fewer bits)")  # fmt: skip
     parser.add_argument("--kv-type", default="f16", metavar="TYPE",
                         help="keys and values as f16 or q8_0 (default: %(default)s)")  # fmt: skip
     parser.add_argument("--backend", default="cpu", metavar="NAME",
@@ -181,18 +187,27 @@ def _model(args: argparse.Namespace) -> Iterator[Path]:
         quiet = not sys.stderr.isatty()
         with tqdm(desc="random weights", unit="B", unit_scale=True, disable=quiet) as bar:
             name = f"{args.shape}, random"
-            write_random_llama(path, SHAPES[args.shape], args.type, name=name, progress=bar.update)
+            write_random_llama(
+                path,
+                SHAPES[args.shape],
+                args.type,
+                output_type=args.output_type,
+                name=name,
+                progress=bar.update,
+            )
         yield path
 
 
 def _describe(file: GGUFFile, config: ModelConfig) -> Model:
     sizes: dict[str, int] = {}
     for tensor in file.tensors.values():
-        sizes[tensor.format.name] = sizes.get(tensor.format.name, 0) + tensor.n_bytes
+        if len(tensor.shape) > 1:
+            sizes[tensor.format.name] = sizes.get(tensor.format.name, 0) + tensor.n_bytes
+    formats = "+".join(sorted(sizes, key=sizes.__getitem__, reverse=True))
     return Model(
         model_filename=file.path.name,
-        model_type=f"{config.name} {max(sizes, key=sizes.__getitem__)}".strip(),
-        model_size=sum(sizes.values()),
+        model_type=f"{config.name} {formats}".strip(),
+        model_size=sum(tensor.n_bytes for tensor in file.tensors.values()),
         model_n_params=sum(int(np.prod(tensor.shape)) for tensor in file.tensors.values()),
     )
 
@@ -212,6 +227,7 @@ def _measure_all(
             f"{n_ctx:,} tokens are asked for; the model reads {config.context_length:,} at most"
         )
     say = note if sys.stderr.isatty() else None
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, n_ctx, np.int32)
     for n_threads in args.threads or [default_threads().count]:
         backend = load_backend(
             args.backend,
@@ -222,11 +238,17 @@ def _measure_all(
             kv_type=args.kv_type,
             progress=say,
         )
+        held = 0  # tokens in the context; they are always the first of `ids`
         try:
             for test in tests:
                 if say is not None:
                     say(f"{test}, {n_threads} threads")
-                samples = _measure(backend, test, args.repetitions)
+                held = min(held, test.depth)
+                backend.rewind(0, held)
+                if held < test.depth:
+                    backend.forward(Batch.of(ids[held : test.depth], 0, held, "last"))
+                    held = test.depth
+                samples = _measure(backend, test, ids, args.repetitions)
                 yield Row(
                     build=__version__,
                     **asdict(model),
@@ -247,22 +269,16 @@ def _measure_all(
             backend.close()
 
 
-def _measure(backend: Backend, test: Test, repetitions: int) -> list[float]:
-    """Tokens a second of each repetition, after one that is not measured."""
-    rng = np.random.default_rng(0)
-    ids = rng.integers(0, backend.config.vocab_size, test.depth + test.n_tokens, np.int32)
-    backend.rewind(0, 0)
-    if test.depth:
-        backend.forward(Batch.of(ids[: test.depth], 0, 0, "last"))
+def _measure(backend: Backend, test: Test, ids: Ids, repetitions: int) -> list[float]:
+    """Tokens a second of each repetition, after one that is not measured; the depth is filled."""
+    end = test.depth + test.n_tokens
+    step = test.n_tokens if test.n_prompt else 1
     samples = []
     for _ in range(1 + repetitions):
         backend.rewind(0, test.depth)
         started = perf_counter()
-        if test.n_prompt:
-            backend.forward(Batch.of(ids[test.depth :], 0, test.depth, "last"))
-        else:
-            for position in range(test.depth, len(ids)):
-                backend.forward(Batch.of(ids[position : position + 1], 0, position, "last"))
+        for start in range(test.depth, end, step):
+            backend.forward(Batch.of(ids[start : start + step], 0, start, "last"))
         samples.append(test.n_tokens / (perf_counter() - started))
     return samples[1:]
 
