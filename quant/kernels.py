@@ -8,7 +8,9 @@ speed, never in result. Sums run in one fixed order, whatever the batch, the thr
 (of those with fused multiply-add):
 
     quantized   each block's integer dot product, exact; times (weight scale * activation scale);
-                summed by block number modulo 8, then 8 -> 4 -> 2 -> 1 by halves
+                summed by block number modulo 8, then 8 -> 4 -> 2 -> 1 by halves; a format with
+                minimums adds, right behind each of these terms, minimum * (activation scale *
+                sum of the activation's codes), the sum exact; each addition is a fused one
     dense       float32 products summed by column modulo 16, then by halves
 """
 

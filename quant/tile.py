@@ -22,6 +22,7 @@ from .kernels import BLOCK, TILE_ROWS, TILE_TOKENS
 from .records import activations_at
 from .simd.integer import add_products, parts_of_eight, total_of
 from .simd.vector import (
+    f32x8,
     fma,
     i8x16,
     i32x8_to_f32,
@@ -62,6 +63,21 @@ def scatter_lanes(typingctx: Any, address: Any, codes: Any) -> Any:
     return types.void(types.int64, i8x16), emit
 
 
+@intrinsic
+def scatter_scales(typingctx: Any, address: Any, values: Any) -> Any:
+    """The eight lanes of f32x8 to the scales, or the minimums, of eight neighbouring blocks."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        i32, f32 = ir.IntType(32), ir.FloatType()
+        for i in range(8):
+            at = builder.add(args[0], ir.Constant(args[0].type, i * SCALES))
+            lane = builder.extract_element(args[1], ir.Constant(i32, i))
+            builder.store(lane, builder.inttoptr(at, f32.as_pointer())).align = 4
+        return context.get_dummy_value()
+
+    return types.void(types.int64, f32x8), emit
+
+
 @inlined
 def _spread(codes):
     """Four columns of a token, for all lanes."""
@@ -69,13 +85,16 @@ def _spread(codes):
 
 
 @inlined
-def _add_block(sums, offset, w_scale, minimum, x_scale, correction, so_far):
-    """A block of eight rows and of a token, lane by lane, in the order that kernels.py states."""
-    if minimum is None:
+def _add_block(sums, offset, w_scale, minimums, at, x_scale, correction, so_far):
+    """A block of eight rows and of a token, lane by lane, in the order that kernels.py states.
+
+    at: where its minimums are behind `minimums`, if there are some.
+    """
+    if minimums is None:
         exact = sums - splat_i32x8(np.int32(offset * correction))
         return fma(i32x8_to_f32(exact), w_scale * splat_f32x8(x_scale), so_far)
     so_far = fma(i32x8_to_f32(sums), w_scale * splat_f32x8(x_scale), so_far)
-    return fma(minimum, splat_f32x8(np.float32(correction) * x_scale), so_far)
+    return fma(load_f32x8(minimums + at), splat_f32x8(np.float32(correction) * x_scale), so_far)
 
 
 @kernel
@@ -115,26 +134,22 @@ def _sum_class(nothing, offset, codes, scales, minimums, first, blocks, x, c0, c
             p1, q1 = p1 + total_of(a1), q1 + total_of(b1)
             p2, q2 = p2 + total_of(a2), q2 + total_of(b2)
             p3, q3 = p3 + total_of(a3), q3 + total_of(b3)
-        da, db = load_f32x8(scales + block * SCALES), load_f32x8(scales + block * SCALES + 32)
-        if minimums is None:
-            ma = mb = None
-        else:
-            least = minimums + block * SCALES
-            ma, mb = load_f32x8(least), load_f32x8(least + 32)
+        i, j = block * SCALES, block * SCALES + 32
+        da, db = load_f32x8(scales + i), load_f32x8(scales + j)
         d = x.scales + block * 4
         d0, d1 = load_f32(d + c0 * per_token * 4), load_f32(d + c1 * per_token * 4)
         d2, d3 = load_f32(d + c2 * per_token * 4), load_f32(d + c3 * per_token * 4)
         s = x.sums + block * 4
         t0, t1 = load_i32(s + c0 * per_token * 4), load_i32(s + c1 * per_token * 4)
         t2, t3 = load_i32(s + c2 * per_token * 4), load_i32(s + c3 * per_token * 4)
-        low0 = _add_block(p0, offset, da, ma, d0, t0, low0)
-        high0 = _add_block(q0, offset, db, mb, d0, t0, high0)
-        low1 = _add_block(p1, offset, da, ma, d1, t1, low1)
-        high1 = _add_block(q1, offset, db, mb, d1, t1, high1)
-        low2 = _add_block(p2, offset, da, ma, d2, t2, low2)
-        high2 = _add_block(q2, offset, db, mb, d2, t2, high2)
-        low3 = _add_block(p3, offset, da, ma, d3, t3, low3)
-        high3 = _add_block(q3, offset, db, mb, d3, t3, high3)
+        low0 = _add_block(p0, offset, da, minimums, i, d0, t0, low0)
+        high0 = _add_block(q0, offset, db, minimums, j, d0, t0, high0)
+        low1 = _add_block(p1, offset, da, minimums, i, d1, t1, low1)
+        high1 = _add_block(q1, offset, db, minimums, j, d1, t1, high1)
+        low2 = _add_block(p2, offset, da, minimums, i, d2, t2, low2)
+        high2 = _add_block(q2, offset, db, minimums, j, d2, t2, high2)
+        low3 = _add_block(p3, offset, da, minimums, i, d3, t3, low3)
+        high3 = _add_block(q3, offset, db, minimums, j, d3, t3, high3)
     store(out, low0)
     store(out + 32, high0)
     store(out + 64, low1)

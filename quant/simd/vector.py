@@ -455,32 +455,34 @@ def high_nibbles(typingctx: Any, vector: Any) -> Any:
     return vector(vector), emit
 
 
-def _move_bits(builder: Any, codes: Any, first: int, to: int, mask: int) -> Any:
-    pairs = ir.VectorType(ir.IntType(16), codes.type.count // 2)  # x86 shifts no bytes
-    moved = builder.bitcast(codes, pairs)
-    if first < to:
-        moved = builder.shl(moved, constant(pairs, to - first))
-    elif first > to:
-        moved = builder.lshr(moved, constant(pairs, first - to))
-    return builder.and_(builder.bitcast(moved, codes.type), constant(codes.type, mask))
-
-
-@intrinsic(prefer_literal=True)
-def take_bits(typingctx: Any, vector: Any, first: Any, to: Any, mask: Any) -> Any:
-    """Every byte shifted so that bit `first` is bit `to`, and of that the mask: literal numbers."""
+@intrinsic
+def take_bits(typingctx: Any, codes: Any, first: Any, mask: Any, to: Any) -> Any:
+    """Of every byte the bits of `mask` from bit `first` on, moved to bit `to`."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        places = (number.literal_value for number in (first, to, mask))
-        return _move_bits(builder, args[0], *places)
+        pairs = ir.VectorType(ir.IntType(16), codes.lanes // 2)  # x86 shifts no bytes
+        vector, *numbers = args
+        first, mask, to = (
+            splat(builder, builder.trunc(number, pairs.element), pairs.count) for number in numbers
+        )
+        both = builder.or_(mask, builder.shl(mask, constant(pairs, 8)))
+        taken = builder.and_(builder.lshr(builder.bitcast(vector, pairs), first), both)
+        return builder.bitcast(builder.shl(taken, to), codes.llvm)
 
-    return vector(vector, first, to, mask), emit
+    return codes(codes, types.int64, types.int64, types.int64), emit
 
 
-def _taker_of_two_bits(first: int) -> Any:
+def _taker_of_two_bits(shift: int) -> Any:
     @intrinsic
     def take(typingctx: Any, vector: Any) -> Any:
         def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            return _move_bits(builder, args[0], first, 4, 0x30)
+            pairs = ir.VectorType(ir.IntType(16), vector.lanes // 2)
+            moved = builder.bitcast(args[0], pairs)
+            if shift < 4:
+                moved = builder.shl(moved, constant(pairs, 4 - shift))
+            elif shift > 4:
+                moved = builder.lshr(moved, constant(pairs, shift - 4))
+            return builder.and_(builder.bitcast(moved, vector.llvm), constant(vector.llvm, 0x30))
 
         return vector(vector), emit
 

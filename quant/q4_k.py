@@ -1,0 +1,53 @@
+"""Q4_K: 4-bit weights, 256 to a super-block of 8 blocks, a scale and a minimum for each.
+
+A super-block is 144 bytes:
+    d        2 bytes  float16  scale of the scales
+    dmin     2 bytes  float16  scale of the minimums
+    scales  12 bytes  uint8    6-bit scale s and minimum m of each block, see below
+    qs     128 bytes  uint8    codes
+    w[j] = d * s[j / 32] * code[j] - dmin * m[j / 32]
+
+Bytes 32 p .. 32 p + 31 of qs hold block 2 p in the low nibbles, block 2 p + 1 in the high ones.
+With i = 0..3, of the 12 bytes
+    scales[i]      has s[i] in bits 0..5, the upper two bits of s[4 + i] in bits 6 and 7
+    scales[4 + i]  the same of m
+    scales[8 + i]  the lower four bits of s[4 + i] in its low nibble, of m[4 + i] in the high one
+
+A tensor (rows, cols) is (rows, cols / 256 * 144) uint8; cols must divide by 256. 4.5 bits a weight.
+The layout is GGML's.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from .format import Blocks, Format, Values
+
+F32 = npt.NDArray[np.float32]
+
+
+def scales_and_minimums(blocks: Blocks) -> tuple[F32, F32]:
+    """(n, 16 or more) uint8, the start of super-blocks -> d * s and dmin * m, (n, 8, 1) each."""
+    pair = np.ascontiguousarray(blocks[:, :4]).view(np.float16).astype(np.float32)
+    packed = blocks[:, 4:16].reshape(-1, 3, 4)
+    first, top = packed[:, :2] & np.uint8(63), packed[:, :2] >> np.uint8(6) << np.uint8(4)
+    low = np.stack([packed[:, 2] & np.uint8(15), packed[:, 2] >> np.uint8(4)], axis=1)
+    six_bits = np.concatenate([first, low | top], axis=2).astype(np.float32)  # (n, 2, 8)
+    scaled = pair[:, :, None] * six_bits
+    return scaled[:, 0, :, None], scaled[:, 1, :, None]
+
+
+def nibbles(qs: Blocks) -> npt.NDArray[np.uint8]:
+    """(n, 128) uint8 -> (n, 8, 32) codes 0..15."""
+    pairs = qs.reshape(-1, 4, 1, 32)
+    codes = np.concatenate([pairs & np.uint8(15), pairs >> np.uint8(4)], axis=2)
+    return codes.reshape(-1, 8, 32)
+
+
+def dequantize_blocks(blocks: Blocks) -> Values:
+    """(n, 144) uint8 -> (n, 256) float32."""
+    scale, minimum = scales_and_minimums(blocks)
+    values: Values = scale * nibbles(blocks[:, 16:]).astype(np.float32) - minimum
+    return values.reshape(-1, 256)
+
+
+Q4_K = Format("Q4_K", 12, 256, 144, None, dequantize_blocks, "q4_k_kernels")
