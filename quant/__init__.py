@@ -8,6 +8,8 @@ import numpy.typing as npt
 
 from .dense import BF16, F16, F32
 from .format import Format
+from .iq4_nl import IQ4_NL
+from .iq4_xs import IQ4_XS
 from .q4_0 import Q4_0
 from .q4_k import Q4_K
 from .q5_k import Q5_K
@@ -16,7 +18,7 @@ from .q8_0 import Q8_0
 
 __all__ = ["FORMATS", "Format", "dequantize", "find_format", "quantize"]
 
-FORMATS: tuple[Format, ...] = (F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q4_K, Q4_0)
+FORMATS: tuple[Format, ...] = (F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q4_K, Q4_0, IQ4_NL, IQ4_XS)
 
 _BY_KEY: dict[str | int, Format] = {f.name: f for f in FORMATS} | {f.ggml_type: f for f in FORMATS}
 

@@ -102,7 +102,7 @@ def test_half_precision_weights_and_a_float32_cache_are_exact(load: Load, fmt: s
     assert np.abs(found - expected).max() <= 2e-5 * expected.std()
 
 
-@pytest.mark.parametrize("fmt", ["Q8_0", "Q6_K", "Q4_0"])
+@pytest.mark.parametrize("fmt", ["Q8_0", "Q6_K", "Q4_0", "IQ4_NL", "IQ4_XS"])
 def test_quantized_weights_lose_only_what_the_activations_round(load: Load, fmt: str) -> None:
     shape = {"format": fmt, **shape_for(fmt)}
     found, expected = (all_logits(load(b, **shape), tokens(LONG)) for b in ("cpu", "reference"))

@@ -22,18 +22,22 @@ if wanted != cpu.architecture():
     cpu.architecture = lambda: wanted
 features = set().union(*(tier.needs for tier in cpu.TIERS[wanted]))
 cpu.host_features = lambda: frozenset(features)
-from edgellama.quant import q4_0_kernels, q6_k_kernels, q8_0_kernels
-for module in (q4_0_kernels, q6_k_kernels, q8_0_kernels):
-    for entry in (module.dot, module.tile):
+from edgellama.quant import find_format
+for name in ("Q8_0", "Q6_K", "Q4_0", "IQ4_NL"):
+    products = find_format(name).products
+    for entry in (products.dot, products.tile):
         print(entry.compiled._library.get_asm_str())
 """
 BYTES_BY_SMULL = r"smull\tv\d+\.8h"  # other widths multiply other things
 MADE_OF = {  # instructions that a tier's kernels have, and that they must not have (patterns)
     "generic": ((), ("vpmaddubsw", "vpdpbusd", "ymm", "vfmadd")),
-    "avx2": (("vpmaddubsw", "vfmadd", "vphaddd"), ("vpdpbusd", "zmm")),
+    "avx2": (("vpmaddubsw", "vfmadd", "vphaddd", "vpshufb"), ("vpdpbusd", "zmm")),
     "avx_vnni": (("vpdpbusd", "vfmadd"), ("vpmaddubsw", "zmm")),
     "avx512_vnni": (("vpdpbusd", "vfmadd"), ("vpmaddubsw",)),
-    "neon": ((BYTES_BY_SMULL, "sadalp\tv", "addp\tv", "fmla\tv", "fcvtl\tv"), ("sdot", "smmla")),
+    "neon": (
+        (BYTES_BY_SMULL, "sadalp\tv", "addp\tv", "fmla\tv", "fcvtl\tv", "tbl\tv"),
+        ("sdot", "smmla"),
+    ),
     "neon_dotprod": (("sdot\tv", "addp\tv", "fmla\tv", "fcvtl\tv"), (BYTES_BY_SMULL, "smmla")),
     "neon_i8mm": (("sdot\tv", "addp\tv", "fmla\tv", "fcvtl\tv"), (BYTES_BY_SMULL,)),
 }
@@ -111,7 +115,8 @@ sys.path += {tests!r}
 from test_kernels import Product
 from edgellama.quant import find_format
 digest = hashlib.sha256()
-for name, cols in (("Q8_0", 352), ("Q6_K", 512), ("Q4_0", 352), ("BF16", 352)):
+for name, cols in (("Q8_0", 352), ("Q6_K", 512), ("Q4_0", 352), ("BF16", 352),
+                   ("IQ4_NL", 352), ("IQ4_XS", 512)):
     product = Product(find_format(name), rows=21, cols=cols, n=6)
     digest.update(product.run("dot").tobytes())
 print(digest.hexdigest())
@@ -119,7 +124,7 @@ print(digest.hexdigest())
 
 
 # sha256 of what the kernels compute; it changes with the order of their sums and nothing else
-SAME_EVERYWHERE = "6cffbf3c39e78a8df510f1ccfba841381cec9578ef3cbdf38919b545f12c5d92"
+SAME_EVERYWHERE = "8ff0e4a3ed0f2f99046a915c2415f40ea987906aa3fa9da1f8129965ee8b9ec1"
 
 
 @pytest.mark.parametrize("tier", [tier.name for tier in cpu.supported_tiers() if tier.fma])
