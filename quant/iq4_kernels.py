@@ -168,7 +168,7 @@ def _tile(block_of, matrix, activations, first, last, n, out, out_stride, scratc
                 scatter_lanes(at + TILE_BLOCK // 2, _values_of(high_nibbles(q)))
                 store(scales + block * SCALES + r * 4, scale)
         to = out + (start - first) * 4
-        multiply_tile(no_bytes(), 0, scratch, None, blocks, rows, activations, n, to, out_stride)
+        multiply_tile(no_bytes(), 0, scratch, blocks, rows, activations, n, to, out_stride)
 
 
 @inlined

@@ -133,9 +133,7 @@ def tile_of(load_codes, size, nothing):
                     scatter_scales(scales + block * SCALES + r * 4, scale)
                     scatter_scales(minimums + block * SCALES + r * 4, minimum)
             to = out + (start - first) * 4
-            multiply_tile(
-                nothing(), 0, scratch, minimums, blocks, rows, activations, n, to, out_stride
-            )
+            multiply_tile(nothing(), None, scratch, blocks, rows, activations, n, to, out_stride)
 
     return tile_rows
 

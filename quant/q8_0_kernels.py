@@ -104,7 +104,7 @@ def tile(matrix, activations, first, last, n, out, out_stride, scratch):
                 scatter_lanes(at + TILE_BLOCK // 2, load_i8x16(w + block * BYTES + 18))
                 store(scales + block * SCALES + r * 4, load_f16(w + block * BYTES))
         to = out + (start - first) * 4
-        multiply_tile(no_bytes(), 0, scratch, None, blocks, rows, activations, n, to, out_stride)
+        multiply_tile(no_bytes(), 0, scratch, blocks, rows, activations, n, to, out_stride)
 
 
 @entry

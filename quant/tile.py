@@ -85,20 +85,17 @@ def _spread(codes):
 
 
 @inlined
-def _add_block(sums, offset, w_scale, minimums, at, x_scale, correction, so_far):
-    """A block of eight rows and of a token, lane by lane, in the order that kernels.py states.
-
-    at: where its minimums are behind `minimums`, if there are some.
-    """
-    if minimums is None:
-        exact = sums - splat_i32x8(np.int32(offset * correction))
-        return fma(i32x8_to_f32(exact), w_scale * splat_f32x8(x_scale), so_far)
-    so_far = fma(i32x8_to_f32(sums), w_scale * splat_f32x8(x_scale), so_far)
-    return fma(load_f32x8(minimums + at), splat_f32x8(np.float32(correction) * x_scale), so_far)
+def _add_block(sums, offset, w_scale, minimums, x_scale, correction, so_far):
+    """A block of eight rows and of a token, lane by lane, in the order that kernels.py states."""
+    if offset is None:
+        so_far = fma(i32x8_to_f32(sums), w_scale * splat_f32x8(x_scale), so_far)
+        return fma(load_f32x8(minimums), splat_f32x8(np.float32(correction) * x_scale), so_far)
+    exact = sums - splat_i32x8(np.int32(offset * correction))
+    return fma(i32x8_to_f32(exact), w_scale * splat_f32x8(x_scale), so_far)
 
 
 @kernel
-def _sum_class(nothing, offset, codes, scales, minimums, first, blocks, x, c0, c1, c2, c3, out):
+def _sum_class(nothing, offset, codes, scales, first, blocks, x, c0, c1, c2, c3, out):
     """Blocks first, first + 8, ... of 16 rows times four tokens, to out (4, 16) float32.
 
     x: the activations; c0..c3: token numbers.
@@ -106,6 +103,7 @@ def _sum_class(nothing, offset, codes, scales, minimums, first, blocks, x, c0, c
     low0 = low1 = low2 = low3 = splat_f32x8(np.float32(0))
     high0 = high1 = high2 = high3 = splat_f32x8(np.float32(0))
     per_token = x.padded // BLOCK
+    minimums = scales + blocks * SCALES
     for block in range(first, blocks, GROUP):
         p0 = p1 = p2 = p3 = splat_i32x8(np.int32(0))
         q0 = q1 = q2 = q3 = splat_i32x8(np.int32(0))
@@ -134,22 +132,22 @@ def _sum_class(nothing, offset, codes, scales, minimums, first, blocks, x, c0, c
             p1, q1 = p1 + total_of(a1), q1 + total_of(b1)
             p2, q2 = p2 + total_of(a2), q2 + total_of(b2)
             p3, q3 = p3 + total_of(a3), q3 + total_of(b3)
-        i, j = block * SCALES, block * SCALES + 32
-        da, db = load_f32x8(scales + i), load_f32x8(scales + j)
+        da, db = load_f32x8(scales + block * SCALES), load_f32x8(scales + block * SCALES + 32)
+        ma, mb = minimums + block * SCALES, minimums + block * SCALES + 32
         d = x.scales + block * 4
         d0, d1 = load_f32(d + c0 * per_token * 4), load_f32(d + c1 * per_token * 4)
         d2, d3 = load_f32(d + c2 * per_token * 4), load_f32(d + c3 * per_token * 4)
         s = x.sums + block * 4
         t0, t1 = load_i32(s + c0 * per_token * 4), load_i32(s + c1 * per_token * 4)
         t2, t3 = load_i32(s + c2 * per_token * 4), load_i32(s + c3 * per_token * 4)
-        low0 = _add_block(p0, offset, da, minimums, i, d0, t0, low0)
-        high0 = _add_block(q0, offset, db, minimums, j, d0, t0, high0)
-        low1 = _add_block(p1, offset, da, minimums, i, d1, t1, low1)
-        high1 = _add_block(q1, offset, db, minimums, j, d1, t1, high1)
-        low2 = _add_block(p2, offset, da, minimums, i, d2, t2, low2)
-        high2 = _add_block(q2, offset, db, minimums, j, d2, t2, high2)
-        low3 = _add_block(p3, offset, da, minimums, i, d3, t3, low3)
-        high3 = _add_block(q3, offset, db, minimums, j, d3, t3, high3)
+        low0 = _add_block(p0, offset, da, ma, d0, t0, low0)
+        high0 = _add_block(q0, offset, db, mb, d0, t0, high0)
+        low1 = _add_block(p1, offset, da, ma, d1, t1, low1)
+        high1 = _add_block(q1, offset, db, mb, d1, t1, high1)
+        low2 = _add_block(p2, offset, da, ma, d2, t2, low2)
+        high2 = _add_block(q2, offset, db, mb, d2, t2, high2)
+        low3 = _add_block(p3, offset, da, ma, d3, t3, low3)
+        high3 = _add_block(q3, offset, db, mb, d3, t3, high3)
     store(out, low0)
     store(out + 32, high0)
     store(out + 64, low1)
@@ -188,22 +186,20 @@ def store_sums(classes, rows, n, out, out_stride):
 
 
 @kernel
-def multiply_tile(nothing, offset, tile, minimums, blocks, rows, activations, n, out, out_stride):
+def multiply_tile(nothing, offset, tile, blocks, rows, activations, n, out, out_stride):
     """out[t, r] = sum of weight * activation, for the `rows` rows of a tile.
 
-    A weight is scale * (code - offset), or, where there are minimums, scale * code + minimum.
-    nothing: the empty running sum of the tile's codes. minimums: their address, straight behind the
-    scales, or None. The bytes behind them are used too.
+    A weight is scale * (code - offset); or scale * code + minimum, and offset is None.
+    nothing: the empty running sum of the tile's codes. The bytes behind the scales, or the
+    minimums, are used too.
     """
     x = activations_at(activations)
     scales = tile + blocks * TILE_BLOCK
-    classes = scales + blocks * SCALES * (1 if minimums is None else 2)
+    classes = scales + blocks * SCALES * (2 if offset is None else 1)
     for first in range(0, n, TILE_TOKENS):
         last = n - 1  # a short group repeats its last token and keeps what is its own
         c1, c2, c3 = min(first + 1, last), min(first + 2, last), min(first + 3, last)
         for number in range(GROUP):
             to = classes + number * CLASS_BYTES
-            _sum_class(
-                nothing, offset, tile, scales, minimums, number, blocks, x, first, c1, c2, c3, to
-            )
+            _sum_class(nothing, offset, tile, scales, number, blocks, x, first, c1, c2, c3, to)
         store_sums(classes, rows, min(TILE_TOKENS, n - first), out + first * out_stride, out_stride)
