@@ -11,8 +11,9 @@ import pytest
 from random_rows import random_rows
 
 from edgellama.config import ModelConfig
-from edgellama.gguf import TensorToWrite, WriteValue, write_gguf
+from edgellama.gguf import GGUFFile, TensorToWrite, WriteValue, write_gguf
 from edgellama.quant import Format, find_format
+from edgellama.weights import load_weights
 
 # Tests started in the background inherit that Ctrl-C is ignored, and so would what they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -60,6 +61,21 @@ def write_tiny_llama() -> Callable[..., Path]:
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model in F32 with a SentencePiece vocabulary, to be read and not changed."""
     return _write_tiny_llama(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def tiny_text() -> str:
+    """Words that the tiny vocabularies know, in a random order: about 1,300 SentencePiece ids."""
+    rng = np.random.default_rng(0)
+    return " ".join(rng.choice([*WORDS, "dog", "tree.", "é"], 1000))
+
+
+@pytest.fixture(scope="session")
+def as_transformers() -> Callable[[Path], Any]:
+    """as_transformers(path) -> LlamaForCausalLM in float32 with the weights of a GGUF file."""
+    pytest.importorskip("torch", reason="needs the extra `oracles`: torch")
+    pytest.importorskip("transformers", reason="needs the extra `oracles`: transformers")
+    return _as_transformers
 
 
 @pytest.fixture(scope="session")
@@ -144,6 +160,57 @@ def model_metadata(config: ModelConfig) -> dict[str, Any]:
         "llama.rope.dimension_count": config.rope_dim,
         "llama.rope.freq_base": config.rope_theta,
     }
+
+
+def _as_transformers(path: Path) -> Any:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    with GGUFFile(path) as file:
+        c, weights = ModelConfig.from_gguf(file), load_weights(file, ModelConfig.from_gguf(file))
+    config = LlamaConfig(
+        hidden_size=c.dim,
+        intermediate_size=c.hidden_dim,
+        num_hidden_layers=c.n_layers,
+        num_attention_heads=c.n_heads,
+        num_key_value_heads=c.n_kv_heads,
+        head_dim=c.head_dim,
+        vocab_size=c.vocab_size,
+        rms_norm_eps=c.norm_eps,
+        max_position_embeddings=c.context_length,
+        tie_word_embeddings=weights.output is weights.token_embd,
+        rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
+        attn_implementation="eager",
+    )
+
+    def to_halves(rows: np.ndarray, n_heads: int) -> np.ndarray:
+        """From rope's neighbours (2j, 2j + 1) to (j, j + head_dim / 2)."""
+        return rows.reshape(n_heads, -1, 2, c.dim).swapaxes(1, 2).reshape(rows.shape)
+
+    state = {
+        "model.embed_tokens": weights.token_embd.dequantize(),
+        "model.norm": weights.output_norm,
+        "lm_head": weights.output.dequantize(),
+    }
+    for i, layer in enumerate(weights.layers):
+        state |= {
+            f"model.layers.{i}.{name}": values
+            for name, values in {
+                "input_layernorm": layer.attn_norm,
+                "self_attn.q_proj": to_halves(layer.attn_q.dequantize(), c.n_heads),
+                "self_attn.k_proj": to_halves(layer.attn_k.dequantize(), c.n_kv_heads),
+                "self_attn.v_proj": layer.attn_v.dequantize(),
+                "self_attn.o_proj": layer.attn_output.dequantize(),
+                "post_attention_layernorm": layer.ffn_norm,
+                "mlp.gate_proj": layer.ffn_gate.dequantize(),
+                "mlp.up_proj": layer.ffn_up.dequantize(),
+                "mlp.down_proj": layer.ffn_down.dequantize(),
+            }.items()
+        }
+    model = LlamaForCausalLM(config).eval()
+    tensors = {f"{name}.weight": torch.tensor(values) for name, values in state.items()}
+    model.load_state_dict(tensors)
+    return model
 
 
 def _random_tensors(

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"cli", "__main__"},
     {"llama"},
-    {"generate"},
+    {"generate", "evaluate"},
+    {"text_chunks"},
     {"sampling", "chat", "tokenizer", "backends", "models"},
     {"step"},
     {"ops", "attention", "context", "team", "kv_cache", "weights"},

@@ -119,12 +119,17 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
 def read_text(args: argparse.Namespace) -> str:
     """The text that `add_text_options` describes; standard input if none was named."""
     if args.file is not None:
-        return _decode(Path(args.file).read_bytes(), args.file)
+        return read_text_file(args.file)
     if args.prompt not in (None, "-"):
         return str(args.prompt)
     if sys.stdin.isatty() and args.prompt is None:
         raise InvalidRequest("no text: give it with -p TEXT, -f FILE or on standard input")
     return _decode(sys.stdin.buffer.read(), "standard input")
+
+
+def read_text_file(path: str) -> str:
+    """The text of a UTF-8 file, line ends as they are."""
+    return _decode(Path(path).read_bytes(), path)
 
 
 def _decode(data: bytes, source: str) -> str:
