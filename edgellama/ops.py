@@ -206,7 +206,6 @@ def swiglu(s, layer, counter, nth, ith):
         multiply(layer.ffn_up, s.normed, first, last, s.n, up, chunk * 4, scratch)
         for t in range(s.n):
             for r in range(0, last - first, BLOCK):
-                at = t * h.padded + first + r
                 for i in range(r, r + BLOCK, LANES):
                     g = load_f32x16(gate + (t * chunk + i) * 4)
                     u = load_f32x16(up + (t * chunk + i) * 4)
@@ -214,13 +213,7 @@ def swiglu(s, layer, counter, nth, ith):
                     value = first_lanes(value, last - first - i, np.float32(0))
                     store(h.values + (t * h.padded + first + i) * 4, value)
                 if s.quantized:
-                    quantize_block(
-                        h.values + at * 4,
-                        h.codes + at,
-                        h.scales + at // BLOCK * 4,
-                        h.sums + at // BLOCK * 4,
-                        h.half_sums + at // BLOCK * 4,
-                    )
+                    quantize_block(h, t, (first + r) // BLOCK)
 
 
 @kernel

@@ -2,6 +2,10 @@
 
 scale = max |value| / 127;  code = round(value / scale), ties to even;  sums of the codes of a block
 and of each half of it
+
+The codes stand twice: by columns, and in pairs for weights whose 16 bytes hold the first half of a
+block as low nibbles and the second half as high ones: of each eight blocks, the first halves of
+blocks 0 and 4, their second halves, the first halves of blocks 1 and 5, ...
 """
 
 from typing import Any
@@ -9,9 +13,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numpy.typing import NDArray
 
 from .jit import inlined, kernel
-from .kernels import BLOCK
+from .kernels import ACTIVATIONS, BLOCK, PAD
 from .simd.vector import (
     call,
     constant,
@@ -43,33 +48,54 @@ def largest_magnitude(typingctx: Any, a: Any, b: Any) -> Any:
 
 
 @inlined
-def quantize_block(values, codes, scale, total, halves):
-    """32 float32 at `values` to int8 at `codes`, float32 at `scale`, int32 at `total`, and int16 of
-    the first and of the second 16 at `halves`.
-    """
-    low, high = load_f32x16(values), load_f32x16(values + 64)
+def quantize_block(x, t, block):
+    """Codes, scale and sums of a block of row t of the activations record x, from its values."""
+    at = t * x.padded + block * BLOCK
+    low, high = load_f32x16(x.values + at * 4), load_f32x16(x.values + at * 4 + 64)
     peak = largest_magnitude(low, high)
     inverse = splat_f32x16(np.float32(127) / peak if peak != 0 else np.float32(0))
     a = f32x16_to_i32(round_even(low * inverse))
     b = f32x16_to_i32(round_even(high * inverse))
-    store(codes, i32x16_to_i8(a))
-    store(codes + 16, i32x16_to_i8(b))
-    store(scale, np.float32(peak / np.float32(127)))
+    store(x.codes + at, i32x16_to_i8(a))
+    store(x.codes + at + 16, i32x16_to_i8(b))
+    place = x.pairs + t * x.padded + pair_place(block)
+    store(place, i32x16_to_i8(a))
+    store(place + 32, i32x16_to_i8(b))
+    number = at // BLOCK
+    store(x.scales + number * 4, np.float32(peak / np.float32(127)))
     first, second = sum_lanes(a), sum_lanes(b)
-    store(total, np.int32(first + second))
-    store(halves, np.int16(first))
-    store(halves + 2, np.int16(second))
+    store(x.sums + number * 4, np.int32(first + second))
+    store(x.half_sums + number * 4, np.int16(first))
+    store(x.half_sums + number * 4 + 2, np.int16(second))
+
+
+@inlined
+def pair_place(block):
+    """Where the first half of a block stands among the pairs; the second is 32 bytes further."""
+    return block // 8 * 8 * BLOCK + block % 4 * 2 * BLOCK + block % 8 // 4 * 16
 
 
 @kernel
 def quantize_row(x, t):
     """Codes, scales and sums of row t of the activations record x, from its values."""
-    blocks = x.padded // BLOCK
-    for b in range(blocks):
-        quantize_block(
-            x.values + (t * x.padded + b * BLOCK) * 4,
-            x.codes + t * x.padded + b * BLOCK,
-            x.scales + (t * blocks + b) * 4,
-            x.sums + (t * blocks + b) * 4,
-            x.half_sums + (t * blocks + b) * 4,
-        )
+    for block in range(x.padded // BLOCK):
+        quantize_block(x, t, block)
+
+
+def new_activations(rows: int, cols: int) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+    """A record for `rows` rows, and the zeroed arrays whose addresses stand in it: keep them."""
+    padded = -(-cols // PAD) * PAD
+    blocks = padded // BLOCK
+    arrays: dict[str, NDArray[Any]] = {
+        "values": np.zeros((rows, padded), np.float32),
+        "codes": np.zeros((rows, padded), np.int8),
+        "pairs": np.zeros((rows, padded), np.int8),
+        "scales": np.zeros((rows, blocks), np.float32),
+        "sums": np.zeros((rows, blocks), np.int32),
+        "half_sums": np.zeros((rows, blocks, 2), np.int16),
+    }
+    record = np.zeros((), ACTIVATIONS)
+    record["padded"] = padded
+    for name, array in arrays.items():
+        record[name] = array.ctypes.data
+    return record, arrays

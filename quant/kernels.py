@@ -29,6 +29,7 @@ ACTIVATIONS = np.dtype(
         ("codes", np.int64),  # address of (n, padded) int8: round(values / scale), -127..127
         ("scales", np.int64),  # address of (n, padded / 32) float32
         ("sums", np.int64),  # address of (n, padded / 32) int32: sum of the codes of a block
+        ("pairs", np.int64),  # the same codes in the order that activations.py tells
         ("half_sums", np.int64),  # address of (n, padded / 16) int16: the same of half a block
         ("padded", np.int64),  # columns, a multiple of PAD
     ]

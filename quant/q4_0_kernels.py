@@ -24,6 +24,7 @@ from .simd.vector import (
     load_f32x8,
     load_f32x16,
     load_i8x16,
+    load_i8x32,
     load_i32x8,
     low_nibbles,
     prefetch,
@@ -46,26 +47,21 @@ AHEAD = 4096  # bytes of prefetch: rows are short, so the hardware's own guess s
 
 
 @inlined
-def _dot_pair(w, low, high):
+def _dot_pair(w, pairs):
     """Blocks 0 and 4 from w on times their codes: one in each half of the lanes."""
     q = join(load_i8x16(w + 2), load_i8x16(w + 4 * BYTES + 2))
-    return add_products(add_products(no_nibbles(), low_nibbles(q), low), high_nibbles(q), high)
+    low = add_products(no_nibbles(), low_nibbles(q), load_i8x32(pairs))
+    return add_products(low, high_nibbles(q), load_i8x32(pairs + 32))
 
 
 @inlined
-def _two_blocks(x):
-    """Sixteen codes here and sixteen four blocks further, as the nibbles of a pair come."""
-    return join(load_i8x16(x), load_i8x16(x + 4 * BLOCK))
-
-
-@inlined
-def _add_group(so_far, w, codes, scales, sums):
+def _add_group(so_far, w, pairs, scales, sums):
     """Eight blocks of a row, one a lane."""
     dots = sum_half_lanes(
-        _dot_pair(w, _two_blocks(codes), _two_blocks(codes + 16)),
-        _dot_pair(w + BYTES, _two_blocks(codes + 32), _two_blocks(codes + 48)),
-        _dot_pair(w + 2 * BYTES, _two_blocks(codes + 64), _two_blocks(codes + 80)),
-        _dot_pair(w + 3 * BYTES, _two_blocks(codes + 96), _two_blocks(codes + 112)),
+        _dot_pair(w, pairs),
+        _dot_pair(w + BYTES, pairs + 64),
+        _dot_pair(w + 2 * BYTES, pairs + 128),
+        _dot_pair(w + 3 * BYTES, pairs + 192),
     )
     exact = dots - load_i32x8(sums) * splat_i32x8(np.int32(OFFSET))
     return fma(i32x8_to_f32(exact), load_8_scales_18(w) * load_f32x8(scales), so_far)
@@ -78,26 +74,26 @@ def _prefetch_group(w):
 
 
 @kernel
-def _add_rest(so_far, w, groups, blocks, codes, scales, sums, scratch):
+def _add_rest(so_far, w, groups, blocks, pairs, scales, sums, scratch):
     """The last blocks of a row, fewer than a group: the others count as zero."""
     rest = blocks - groups * GROUP
     if rest == 0:
         return so_far
     zero_bytes(scratch, GROUP_BYTES)
     copy_bytes(scratch, w + groups * GROUP_BYTES, rest * BYTES)
-    codes += groups * GROUP_COLUMNS
-    return _add_group(so_far, scratch, codes, scales + groups * 32, sums + groups * 32)
+    pairs += groups * GROUP_COLUMNS
+    return _add_group(so_far, scratch, pairs, scales + groups * 32, sums + groups * 32)
 
 
 @kernel
-def _dot_row(w, codes, scales, sums, blocks, scratch, out):
+def _dot_row(w, pairs, scales, sums, blocks, scratch, out):
     total = splat_f32x8(np.float32(0))
     groups = blocks // GROUP
     for g in range(groups):
         at = w + g * GROUP_BYTES
         _prefetch_group(at + AHEAD)
-        total = _add_group(total, at, codes + g * GROUP_COLUMNS, scales + g * 32, sums + g * 32)
-    total = _add_rest(total, w, groups, blocks, codes, scales, sums, scratch)
+        total = _add_group(total, at, pairs + g * GROUP_COLUMNS, scales + g * 32, sums + g * 32)
+    total = _add_rest(total, w, groups, blocks, pairs, scales, sums, scratch)
     store(out, sum_lanes(total))
 
 
@@ -109,10 +105,10 @@ def dot(matrix, activations, first, last, n, out, out_stride, scratch):
     for row in range(first, last):
         w = m.data + row * m.row_bytes
         for t in range(n):
-            codes = x.codes + t * x.padded
+            pairs = x.pairs + t * x.padded
             scales, sums = x.scales + t * per_token, x.sums + t * per_token
             to = out + t * out_stride + (row - first) * 4
-            _dot_row(w, codes, scales, sums, blocks, scratch, to)
+            _dot_row(w, pairs, scales, sums, blocks, scratch, to)
 
 
 @entry

@@ -14,8 +14,9 @@ from edgellama.errors import InvalidRequest
 from edgellama.kv_cache import KVCache
 from edgellama.ops import LANES, LARGEST_BATCH, MAX_CHUNK
 from edgellama.quant import Format
+from edgellama.quant.activations import new_activations
 from edgellama.quant.jit import Entry, compile_entries
-from edgellama.quant.kernels import ACTIVATIONS, BLOCK, MATRIX, PAD
+from edgellama.quant.kernels import MATRIX
 from edgellama.step import step
 from edgellama.team import ENTRIES, Team
 from edgellama.weights import Matrix, ModelWeights, rope_frequencies
@@ -210,14 +211,8 @@ class CpuBackend:
         return -(-largest // 4096) * 4096 + CACHE_LINE  # threads must not meet on one cache set
 
     def _activations(self, rows: int, width: int) -> Record:
-        padded = -(-width // PAD) * PAD
-        record = np.zeros((), ACTIVATIONS)
-        record["padded"] = padded
-        record["values"] = self._zeros((rows, padded), np.float32).ctypes.data
-        record["codes"] = self._zeros((rows, padded), np.int8).ctypes.data
-        record["scales"] = self._zeros((rows, padded // BLOCK), np.float32).ctypes.data
-        record["sums"] = self._zeros((rows, padded // BLOCK), np.int32).ctypes.data
-        record["half_sums"] = self._zeros((rows, padded // BLOCK, 2), np.int16).ctypes.data
+        record, arrays = new_activations(rows, width)
+        self._kept += arrays.values()
         return record
 
     def _zeros(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

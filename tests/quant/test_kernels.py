@@ -5,9 +5,9 @@ import pytest
 from random_rows import random_rows
 
 from edgellama.quant import FORMATS, Format, find_format
-from edgellama.quant.activations import quantize_row
+from edgellama.quant.activations import new_activations, quantize_row
 from edgellama.quant.jit import entry
-from edgellama.quant.kernels import ACTIVATIONS, BLOCK, MATRIX, PAD
+from edgellama.quant.kernels import BLOCK, MATRIX
 from edgellama.quant.records import activations_at
 
 # columns: one block, a rest, whole groups, groups and a rest; dense formats take any width
@@ -28,17 +28,10 @@ class Product:
         rng = np.random.default_rng(seed)
         self.format, self.rows, self.n = fmt, rows, n
         self.packed = random_rows(rng, rows, cols, fmt, 1)
-        padded = -(-cols // PAD) * PAD
-        self.values = np.zeros((n, padded), np.float32)
+        self.activations, arrays = new_activations(n, cols)
+        self.values, self.codes, self.scales = arrays["values"], arrays["codes"], arrays["scales"]
+        self.sums, self.half_sums, self.pairs = arrays["sums"], arrays["half_sums"], arrays["pairs"]
         self.values[:, :cols] = rng.standard_normal((n, cols)) * rng.exponential(size=(n, 1))
-        self.codes = np.zeros((n, padded), np.int8)
-        self.scales = np.zeros((n, padded // BLOCK), np.float32)
-        self.sums = np.zeros((n, padded // BLOCK), np.int32)
-        self.activations = np.zeros(1, ACTIVATIONS)
-        self.half_sums = np.zeros((n, padded // BLOCK, 2), np.int16)
-        for name in ("values", "codes", "scales", "sums", "half_sums"):
-            self.activations[name] = getattr(self, name).ctypes.data
-        self.activations["padded"] = padded
         quantize_rows.call(self.activations.ctypes.data, n)
         self.matrix = np.zeros(1, MATRIX)
         self.matrix["data"] = self.packed.ctypes.data
@@ -142,6 +135,8 @@ def test_activations_are_quantized_to_the_nearest_code():
     assert np.array_equal(product.sums, product.codes.reshape(blocks.shape).sum(axis=2))
     halves = product.codes.reshape((*product.half_sums.shape, BLOCK // 2))
     assert np.array_equal(product.half_sums, halves.sum(axis=3))
+    eight_blocks = halves.reshape(4, -1, 2, 4, 2, BLOCK // 2)  # far or near, which four, which half
+    assert np.array_equal(product.pairs.ravel(), eight_blocks.transpose(0, 1, 3, 4, 2, 5).ravel())
 
 
 def test_a_zero_row_has_zero_codes_and_a_nan_is_not_lost():
