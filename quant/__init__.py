@@ -11,14 +11,19 @@ from .format import Format
 from .iq4_nl import IQ4_NL
 from .iq4_xs import IQ4_XS
 from .q4_0 import Q4_0
+from .q4_1 import Q4_1
 from .q4_k import Q4_K
+from .q5_0 import Q5_0
+from .q5_1 import Q5_1
 from .q5_k import Q5_K
 from .q6_k import Q6_K
 from .q8_0 import Q8_0
 
 __all__ = ["FORMATS", "Format", "dequantize", "find_format", "quantize"]
 
-FORMATS: tuple[Format, ...] = (F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q4_K, Q4_0, IQ4_NL, IQ4_XS)
+FORMATS: tuple[Format, ...] = (
+    F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q5_1, Q5_0, Q4_K, Q4_1, Q4_0, IQ4_NL, IQ4_XS,
+)  # fmt: skip
 
 _BY_KEY: dict[str | int, Format] = {f.name: f for f in FORMATS} | {f.ggml_type: f for f in FORMATS}
 

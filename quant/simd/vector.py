@@ -366,17 +366,33 @@ def smaller_int(typingctx: Any, a: Any, b: Any) -> Any:
     return a(a, a), emit
 
 
+def _first_true(builder: Any, flags: Any) -> Any:
+    """Number of the first true one of 16 flags, as int64; 16 if there is none."""
+    bits = builder.zext(builder.bitcast(flags, ir.IntType(16)), _I32)
+    end = builder.or_(bits, ir.Constant(_I32, 1 << 16))
+    place = builder.cttz(end, ir.Constant(ir.IntType(1), 1))
+    return builder.zext(place, ir.IntType(64))
+
+
 @intrinsic
 def first_lane_with_magnitude(typingctx: Any, a: Any, magnitude: Any) -> Any:
     """Number of the first lane of f32x16 that is +magnitude or -magnitude; 16 if there is none."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         size = call(builder, "llvm.fabs.v16f32", f32x16.llvm, [args[0]])
-        equal = builder.fcmp_ordered("==", size, splat(builder, args[1], 16))
-        bits = builder.zext(builder.bitcast(equal, ir.IntType(16)), _I32)
-        end = builder.or_(bits, ir.Constant(_I32, 1 << 16))
-        place = builder.cttz(end, ir.Constant(ir.IntType(1), 1))
-        return builder.zext(place, ir.IntType(64))
+        return _first_true(builder, builder.fcmp_ordered("==", size, splat(builder, args[1], 16)))
+
+    return types.int64(f32x16, types.float32), emit
+
+
+@intrinsic
+def first_lane_equal_to(typingctx: Any, a: Any, value: Any) -> Any:
+    """Number of the first lane of f32x16 that equals a value; 16 if there is none."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _first_true(
+            builder, builder.fcmp_ordered("==", args[0], splat(builder, args[1], 16))
+        )
 
     return types.int64(f32x16, types.float32), emit
 
@@ -407,8 +423,12 @@ def _larger(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
+def _smaller(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+
+
 sum_lanes = _folder(_add)  # in one fixed order: halves onto each other
-max_lanes = _folder(_larger)
+max_lanes, min_lanes = _folder(_larger), _folder(_smaller)
 
 
 # Conversions.
@@ -503,6 +523,18 @@ def bits_as_bytes(typingctx: Any, bits: Any) -> Any:
         return builder.and_(builder.sext(flags, i8x32.llvm), constant(i8x32.llvm, 0x10))
 
     return i8x32(types.int32), emit
+
+
+@intrinsic
+def bytes_as_bits(typingctx: Any, codes: Any) -> Any:
+    """Bit 4 of every byte of i8x32, the first one lowest: int32."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        bit = builder.and_(args[0], constant(i8x32.llvm, 0x10))
+        flags = builder.icmp_signed("!=", bit, constant(i8x32.llvm, 0))
+        return builder.bitcast(flags, _I32)
+
+    return types.int32(i8x32), emit
 
 
 @intrinsic
