@@ -6,22 +6,18 @@ more.
 """
 
 import math
-from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
 
 from .quant.activations import quantize_block, quantize_row
 from .quant.jit import inlined, kernel
 from .quant.kernels import BLOCK
-from .quant.records import address_of
+from .quant.records import address_of, call_entry
 from .quant.simd.atomic import fetch_add
 from .quant.simd.vector import (
     f32x16_to_i32,
     first_lanes,
     fma,
-    intrinsic,
     larger,
     load_f32,
     load_f32x16,
@@ -38,20 +34,6 @@ FEW = 4  # up to so many tokens, streaming rows is quicker than unpacking them
 MAX_CHUNK = 256  # rows taken at once for few tokens: long runs suit the memory
 TILE_CHUNK = 64  # rows taken at once for many tokens: their outputs stay in the cache
 LARGEST_BATCH = 256  # rows of a batch that one step takes
-
-
-@intrinsic
-def call_entry(typingctx: Any, entry: Any, arguments: Any) -> Any:
-    """Call the entry at an address with a tuple of int64."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        i64 = ir.IntType(64)
-        values = [builder.extract_value(args[1], i) for i in range(len(arguments))]
-        kind = ir.FunctionType(ir.VoidType(), [i64] * len(values))
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), values)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, arguments), emit
 
 
 @inlined

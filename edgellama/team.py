@@ -12,8 +12,8 @@ import threading
 import numpy as np
 
 from .errors import InvalidRequest, ResourceError
-from .ops import call_entry
 from .quant.jit import entry, kernel
+from .quant.records import call_entry
 from .quant.simd.atomic import (
     SPINS,
     exchange,

@@ -8,8 +8,12 @@ import numpy.typing as npt
 
 from .dense import BF16, F16, F32
 from .format import Format
+from .iq1 import IQ1_M, IQ1_S
+from .iq2 import IQ2_S, IQ2_XS, IQ2_XXS
+from .iq3 import IQ3_S, IQ3_XXS
 from .iq4_nl import IQ4_NL
 from .iq4_xs import IQ4_XS
+from .mxfp4 import MXFP4
 from .q4_0 import Q4_0
 from .q4_1 import Q4_1
 from .q4_k import Q4_K
@@ -18,11 +22,13 @@ from .q5_1 import Q5_1
 from .q5_k import Q5_K
 from .q6_k import Q6_K
 from .q8_0 import Q8_0
+from .ternary import TQ1_0, TQ2_0
 
 __all__ = ["FORMATS", "Format", "dequantize", "find_format", "quantize"]
 
 FORMATS: tuple[Format, ...] = (
     F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q5_1, Q5_0, Q4_K, Q4_1, Q4_0, IQ4_NL, IQ4_XS,
+    MXFP4, IQ3_S, IQ3_XXS, IQ2_S, IQ2_XS, IQ2_XXS, TQ2_0, TQ1_0, IQ1_M, IQ1_S,
 )  # fmt: skip
 
 _BY_KEY: dict[str | int, Format] = {f.name: f for f in FORMATS} | {f.ggml_type: f for f in FORMATS}

@@ -28,7 +28,7 @@ def _load_rest(load, size, w, n, scratch):
 
 
 @kernel
-def _dot_row(load, size, w, cols, x, scratch):
+def dot_row(load, size, w, cols, x, scratch):
     total = _zero()
     whole = cols // LANES * LANES
     for i in range(0, whole, LANES):
@@ -79,7 +79,7 @@ def _dot(load, size, matrix, activations, first, last, n, out, out_stride, scrat
             if count == 4:
                 _dot_four_rows(load, size, w, m.row_bytes, m.cols, values, scratch, to)
             else:
-                store(to, _dot_row(load, size, w, m.cols, values, scratch))
+                store(to, dot_row(load, size, w, m.cols, values, scratch))
         row += count
 
 
@@ -113,6 +113,27 @@ def _two_rows_three_tokens(w, row_bytes, cols, x0, x1, x2, out0, out1, out2):
 
 
 @kernel
+def multiply_rows(w, rows, cols, x, n, out, out_stride):
+    """out[t, r] of an even number of float32 rows, x.padded columns apart, and all tokens."""
+    row_bytes = x.padded * 4
+    for t in range(0, n, 3):
+        t1, t2 = min(t + 1, n - 1), min(t + 2, n - 1)  # a short group repeats its last token
+        for r in range(0, rows, 2):
+            to = out + r * 4
+            _two_rows_three_tokens(
+                w + r * row_bytes,
+                row_bytes,
+                cols,
+                x.values + t * row_bytes,
+                x.values + t1 * row_bytes,
+                x.values + t2 * row_bytes,
+                to + t * out_stride,
+                to + t1 * out_stride,
+                to + t2 * out_stride,
+            )
+
+
+@kernel
 def _tile(load, size, matrix, activations, first, last, n, out, out_stride, scratch):
     m, x = matrix_at(matrix), activations_at(activations)
     row_bytes = x.padded * 4
@@ -143,21 +164,7 @@ def _tile(load, size, matrix, activations, first, last, n, out, out_stride, scra
                 scratch + r * row_bytes,
                 spare,
             )
-        for t in range(0, n, 3):
-            t1, t2 = min(t + 1, n - 1), min(t + 2, n - 1)  # a short group repeats its last token
-            for r in range(0, rows, 2):
-                to = out + (start - first + r) * 4
-                _two_rows_three_tokens(
-                    scratch + r * row_bytes,
-                    row_bytes,
-                    m.cols,
-                    x.values + t * row_bytes,
-                    x.values + t1 * row_bytes,
-                    x.values + t2 * row_bytes,
-                    to + t * out_stride,
-                    to + t1 * out_stride,
-                    to + t2 * out_stride,
-                )
+        multiply_rows(scratch, rows, m.cols, x, n, out + (start - first) * 4, out_stride)
         start += rows
 
 

@@ -29,5 +29,5 @@ def _ordinary_blocks(fmt: Format, rms: float) -> np.ndarray:
             weights = fmt.dequantize_blocks(blocks) / np.float32(rms)
             size = np.sqrt((weights**2).mean(axis=1))
             centred = np.abs(weights.mean(axis=1)) < 0.3 * size
-        found.append(blocks[centred & (size > 0.5) & (size < 2)])
+        found.append(blocks[centred & (size > 0.7) & (size < 1.4)])
     return np.concatenate(found)

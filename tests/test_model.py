@@ -95,10 +95,11 @@ def test_half_precision_weights_lose_only_what_the_cache_rounds(load: Load, fmt:
     assert relative_rms(found, expected) <= 1e-3  # keys and values in float16: 2.8e-4 each
 
 
-@pytest.mark.parametrize("fmt", ["F16", "BF16"])
-def test_half_precision_weights_and_a_float32_cache_are_exact(load: Load, fmt: str) -> None:
-    found = all_logits(load(format=fmt, kv_type="f32"), tokens(LONG))
-    expected = all_logits(load("reference", format=fmt), tokens(LONG))
+@pytest.mark.parametrize("fmt", [f.name for f in FORMATS if not f.products.quantized])
+def test_unrounded_activations_and_a_float32_cache_are_exact(load: Load, fmt: str) -> None:
+    shape = {"format": fmt, **shape_for(fmt)}
+    found = all_logits(load(kv_type="f32", **shape), tokens(LONG))
+    expected = all_logits(load("reference", **shape), tokens(LONG))
     assert np.abs(found - expected).max() <= 2e-5 * expected.std()
 
 

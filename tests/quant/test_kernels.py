@@ -37,6 +37,7 @@ class Product:
         self.matrix["data"] = self.packed.ctypes.data
         self.matrix["rows"], self.matrix["cols"] = rows, cols
         self.matrix["row_bytes"] = fmt.row_bytes(cols)
+        self.matrix["unpack"] = fmt.products.unpack.address
         self.scratch = np.empty(fmt.products.scratch_bytes(cols) + 64, np.uint8)
         self.scratch[-64:] = 77
 
@@ -117,12 +118,18 @@ def test_the_largest_numbers_of_q6_k_are_exact(kind):
 @pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
 def test_unpack_is_dequantize(fmt):
     cols = width(fmt, 96)
-    product = Product(fmt, rows=5, cols=cols, n=1)
-    out = np.empty(cols, np.float32)
-    fmt.products.unpack.call(
-        product.matrix.ctypes.data, 3, out.ctypes.data, product.scratch.ctypes.data
-    )
-    assert np.array_equal(out, fmt.dequantize(product.packed)[3])
+    product = Product(fmt, rows=300, cols=cols, n=1)
+    rng = np.random.default_rng(5)
+    product.packed[10:] = rng.integers(0, 256, product.packed[10:].shape)  # scales of all kinds
+    product.packed[8], product.packed[9] = 0x00, 0xFF
+    with np.errstate(all="ignore"):
+        expected = fmt.dequantize(product.packed)
+    for row in range(product.rows):
+        out = np.empty(cols, np.float32)
+        fmt.products.unpack.call(
+            product.matrix.ctypes.data, row, out.ctypes.data, product.scratch.ctypes.data
+        )
+        assert np.array_equal(out, expected[row], equal_nan=True)
 
 
 def test_activations_are_quantized_to_the_nearest_code():
