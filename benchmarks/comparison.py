@@ -128,9 +128,9 @@ class SideProcess:
         return answer
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        with self._process as process:  # closes its pipes and waits
+            assert process.stdin is not None
+            process.stdin.close()  # after which it ends
 
 
 @contextmanager
@@ -296,7 +296,7 @@ def circumstances(rows: list[dict[str, Any]]) -> str:
     return (
         f"{first['date']}, commit {first['commit']}; {first['cpu']}, {first['n_cpus']} CPUs, load"
         f" {first['load']}.\n{first['model']}, {first['weight_bytes'] / 1e9:.2f} GB a token;"
-        f" {'; '.join(first['builds'].values())}.\nRead ceiling, by threads:"
+        f" {'; '.join(dict.fromkeys(first['builds'].values()))}.\nRead ceiling, by threads:"
         f" {', '.join(speeds.values())}. In brackets: the share of it, at the depth in question."
     )
 
