@@ -14,6 +14,8 @@ from .iq3 import IQ3_S, IQ3_XXS
 from .iq4_nl import IQ4_NL
 from .iq4_xs import IQ4_XS
 from .mxfp4 import MXFP4
+from .q2_k import Q2_K
+from .q3_k import Q3_K
 from .q4_0 import Q4_0
 from .q4_1 import Q4_1
 from .q4_k import Q4_K
@@ -27,7 +29,7 @@ from .ternary import TQ1_0, TQ2_0
 __all__ = ["FORMATS", "Format", "dequantize", "find_format", "quantize"]
 
 FORMATS: tuple[Format, ...] = (
-    F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q5_1, Q5_0, Q4_K, Q4_1, Q4_0, IQ4_NL, IQ4_XS,
+    F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q5_1, Q5_0, Q4_K, Q4_1, Q4_0, Q3_K, Q2_K, IQ4_NL, IQ4_XS,
     MXFP4, IQ3_S, IQ3_XXS, IQ2_S, IQ2_XS, IQ2_XXS, TQ2_0, TQ1_0, IQ1_M, IQ1_S,
 )  # fmt: skip
 

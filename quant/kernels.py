@@ -74,7 +74,7 @@ class ProductKernels:
     def scratch_bytes(self, cols: int) -> int:
         padded = -(-cols // PAD) * PAD
         if self.quantized:
-            scales = padded // BLOCK * 8  # a block's scale and two sub-scales
+            scales = padded // BLOCK * 9  # two sub-scales and minimums, and an eighth of their own
             return TILE_ROWS * (padded + scales) + 8 * TILE_ROWS * TILE_TOKENS * 4
         return 8 * padded * 4 + 256  # eight rows as float32, and the end of one
 

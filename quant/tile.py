@@ -22,7 +22,6 @@ from .kernels import BLOCK, TILE_ROWS, TILE_TOKENS
 from .records import activations_at
 from .simd.integer import add_products, parts_of_eight, total_of
 from .simd.vector import (
-    f32x8,
     fma,
     i8x16,
     i32x8_to_f32,
@@ -65,17 +64,18 @@ def scatter_lanes(typingctx: Any, address: Any, codes: Any) -> Any:
 
 @intrinsic
 def scatter_scales(typingctx: Any, address: Any, values: Any) -> Any:
-    """The eight lanes of f32x8 to the scales, or the minimums, of eight neighbouring blocks."""
+    """Eight times four bytes of a vector, each to the scales of the next block."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        i32, f32 = ir.IntType(32), ir.FloatType()
+        i32, i64 = ir.IntType(32), ir.IntType(64)
+        lanes = builder.bitcast(args[1], ir.VectorType(i32, 8))
         for i in range(8):
-            at = builder.add(args[0], ir.Constant(args[0].type, i * SCALES))
-            lane = builder.extract_element(args[1], ir.Constant(i32, i))
-            builder.store(lane, builder.inttoptr(at, f32.as_pointer())).align = 4
+            at = builder.add(args[0], ir.Constant(i64, i * SCALES))
+            lane = builder.extract_element(lanes, ir.Constant(i32, i))
+            builder.store(lane, builder.inttoptr(at, i32.as_pointer())).align = 4
         return context.get_dummy_value()
 
-    return types.void(types.int64, f32x8), emit
+    return types.void(types.int64, values), emit
 
 
 @inlined

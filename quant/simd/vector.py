@@ -180,6 +180,7 @@ def _splatter(kind: Vector) -> Any:
 
 splat_f32x16, splat_f32x8 = _splatter(f32x16), _splatter(f32x8)
 splat_i32x16, splat_i32x8 = _splatter(i32x16), _splatter(i32x8)
+splat_i8x16 = _splatter(i8x16)
 
 
 @intrinsic

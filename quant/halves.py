@@ -1,0 +1,226 @@
+"""What Q6_K, Q3_K and Q2_K share: the halves of a block have sub-scales of their own.
+
+The exact integer of a block is a * dot_a + b * dot_b, of the sub-scales and the dot products of its
+halves; a super-block is a group of eight blocks. A tile (see tile.py) has codes 0..63, and behind
+them for each block and row
+
+    sub-scales  (blocks, 16, 2) int16         of the first and the second half of the block
+    minimums    (blocks, 16, 2) int16         the same, where the format has them
+    scales      (blocks / 8, 16) float32
+                (blocks / 8, 16) float32      of the minimums, where the format has them
+"""
+
+import numpy as np
+
+from .jit import inlined, kernel
+from .kernels import BLOCK, TILE_ROWS, TILE_TOKENS
+from .records import activations_at, matrix_at
+from .simd.integer import add_scaled, dot2
+from .simd.vector import (
+    even_lanes_twice,
+    fma,
+    i32x8_to_f32,
+    load_f32,
+    load_f32x8,
+    load_i8x32,
+    load_i16x16,
+    load_i32,
+    odd_lanes_twice,
+    prefetch,
+    splat_f32x8,
+    splat_four_bytes,
+    splat_i32x8,
+    splat_pair,
+    store,
+    sum_lanes,
+)
+from .tile import CLASS_BYTES, GROUP, PIECE, TILE_BLOCK, scatter_lanes, scatter_scales, store_sums
+
+COLUMNS = 256  # of a super-block
+AHEAD = 4096  # bytes of prefetch: rows are short, so the hardware's own guess starts late
+PAIRS = TILE_ROWS * 4  # bytes of the sub-scales of a block of all rows
+SCALES = TILE_ROWS * 4  # bytes of the scales of a group of all rows
+
+
+@inlined
+def _spread(codes, column):
+    return splat_four_bytes(load_i32(codes + column))
+
+
+@inlined
+def _add_half(so_far, w, x, scales):
+    """Sixteen columns of eight rows and of a token, times the sub-scales of the rows."""
+    return add_scaled(
+        so_far,
+        load_i8x32(w),
+        _spread(x, 0),
+        load_i8x32(w + PIECE),
+        _spread(x, 4),
+        load_i8x32(w + 2 * PIECE),
+        _spread(x, 8),
+        load_i8x32(w + 3 * PIECE),
+        _spread(x, 12),
+        scales,
+    )
+
+
+@inlined
+def _add_block(so_far, offset, w, sub_scales, scale, minimums, minimum, x, block, token):
+    """A block of eight rows and of a token, in the order that kernels.py states."""
+    codes = x.codes + token * x.padded + block * BLOCK
+    place = (token * (x.padded // BLOCK) + block) * 4
+    dots = _add_half(splat_i32x8(np.int32(0)), w, codes, even_lanes_twice(sub_scales))
+    dots = _add_half(dots, w + 4 * PIECE, codes + 16, odd_lanes_twice(sub_scales))
+    half_sums, d = (
+        splat_pair(load_i32(x.half_sums + place)),
+        splat_f32x8(load_f32(x.scales + place)),
+    )
+    if offset is None:
+        so_far = fma(i32x8_to_f32(dots), scale * d, so_far)
+        excess = dot2(load_i16x16(minimums), half_sums)
+        return fma(load_f32x8(minimum), i32x8_to_f32(excess) * d, so_far)
+    exact = dots - dot2(sub_scales, half_sums) * splat_i32x8(np.int32(offset))
+    return fma(i32x8_to_f32(exact), scale * d, so_far)
+
+
+@kernel
+def _sum_class(offset, w, pairs, scales, blocks, first, x, c0, c1, c2, c3, out):
+    """Blocks first, first + 8, ... of eight rows times four tokens, to out (4, 16) float32."""
+    a = b = c = d = splat_f32x8(np.float32(0))
+    for block in range(first, blocks, GROUP):
+        at = w + block * TILE_BLOCK
+        s = load_i16x16(pairs + block * PAIRS)
+        scale = load_f32x8(scales + block // GROUP * SCALES)
+        m = pairs + (blocks + block) * PAIRS
+        minimum = scales + (blocks + block) // GROUP * SCALES
+        a = _add_block(a, offset, at, s, scale, m, minimum, x, block, c0)
+        b = _add_block(b, offset, at, s, scale, m, minimum, x, block, c1)
+        c = _add_block(c, offset, at, s, scale, m, minimum, x, block, c2)
+        d = _add_block(d, offset, at, s, scale, m, minimum, x, block, c3)
+    store(out, a)
+    store(out + TILE_ROWS * 4, b)
+    store(out + 2 * TILE_ROWS * 4, c)
+    store(out + 3 * TILE_ROWS * 4, d)
+
+
+@kernel
+def _multiply(offset, tile, pairs, scales, classes, blocks, rows, x, n, out, out_stride):
+    last = n - 1  # a short group repeats its last token and keeps what is its own
+    for t in range(0, n, TILE_TOKENS):
+        c1, c2, c3 = min(t + 1, last), min(t + 2, last), min(t + 3, last)
+        for number in range(GROUP):
+            for eight in (0, 32):  # bytes of eight rows, in codes and in scales alike
+                to = classes + number * CLASS_BYTES + eight
+                _sum_class(
+                    offset, tile + eight, pairs + eight, scales + eight, blocks, number, x,
+                    t, c1, c2, c3, to,
+                )  # fmt: skip
+        store_sums(classes, rows, min(TILE_TOKENS, n - t), out + t * out_stride, out_stride)
+
+
+def dot_of(size, add_group):
+    """`dot` of super-blocks of `size` bytes; add_group(so_far, w, codes, scales, half_sums) takes
+    one, its blocks one a lane.
+    """
+
+    @kernel
+    def dot_row(w, codes, scales, half_sums, groups):
+        total = splat_f32x8(np.float32(0))
+        for g in range(groups):
+            at = w + g * size
+            for line in range(0, size, 64):
+                prefetch(at + AHEAD + line)
+            total = add_group(total, at, codes + g * COLUMNS, scales + g * 32, half_sums + g * 32)
+        return sum_lanes(total)
+
+    @kernel
+    def dot_rows(matrix, activations, first, last, n, out, out_stride):
+        m, x = matrix_at(matrix), activations_at(activations)
+        groups = m.cols // COLUMNS
+        per_token = x.padded // BLOCK * 4
+        for row in range(first, last):
+            w = m.data + row * m.row_bytes
+            for t in range(n):
+                codes = x.codes + t * x.padded
+                scales, half_sums = x.scales + t * per_token, x.half_sums + t * per_token
+                value = dot_row(w, codes, scales, half_sums, groups)
+                store(out + t * out_stride + (row - first) * 4, value)
+
+    return dot_rows
+
+
+def tile_of(size, sixteen_codes, load_sub_scales, load_scales, offset):
+    """`tile` of super-blocks of `size` bytes. A weight is scale * sub-scale * (code - offset); or
+    scale * sub-scale * code + minimum, and offset is None.
+
+    sixteen_codes(w, half, side): of each of the four blocks of a half of a super-block, the codes
+    of their first or second half. load_sub_scales(w): sub-scales and minimums, i16x16 each.
+    load_scales(w): their scales.
+    """
+    kinds = 2 if offset is None else 1
+
+    @kernel
+    def unpack_group(w, to):
+        for half in range(2):
+            for side in range(2):
+                at = to + half * 4 * TILE_BLOCK + side * (TILE_BLOCK // 2)
+                a, b, c, d = sixteen_codes(w, half, side)
+                scatter_lanes(at, a)
+                scatter_lanes(at + TILE_BLOCK, b)
+                scatter_lanes(at + 2 * TILE_BLOCK, c)
+                scatter_lanes(at + 3 * TILE_BLOCK, d)
+
+    @kernel
+    def tile_rows(matrix, activations, first, last, n, out, out_stride, scratch):
+        m, x = matrix_at(matrix), activations_at(activations)
+        blocks = m.cols // BLOCK
+        groups = blocks // GROUP
+        pairs = scratch + blocks * TILE_BLOCK
+        scales = pairs + kinds * blocks * PAIRS
+        classes = scales + kinds * groups * SCALES
+        for start in range(first, last, TILE_ROWS):
+            rows = min(TILE_ROWS, last - start)
+            for r in range(rows):
+                for group in range(groups):
+                    w = m.data + (start + r) * m.row_bytes + group * size
+                    unpack_group(w, scratch + group * GROUP * TILE_BLOCK + r * 4)
+                    at, to = pairs + group * GROUP * PAIRS + r * 4, scales + group * SCALES + r * 4
+                    sub_scales, minimums = load_sub_scales(w)
+                    scale, minimum = load_scales(w)
+                    scatter_scales(at, sub_scales)
+                    store(to, scale)
+                    if offset is None:
+                        scatter_scales(at + blocks * PAIRS, minimums)
+                        store(to + groups * SCALES, minimum)
+            to = out + (start - first) * 4
+            _multiply(offset, scratch, pairs, scales, classes, blocks, rows, x, n, to, out_stride)
+
+    return tile_rows
+
+
+def unpack_of(size, sixteen_codes, sixteen_weights):
+    """`unpack` of super-blocks of `size` bytes.
+
+    sixteen_codes as in tile_of; sixteen_weights(w, number, codes) of a sub-block: f32x16.
+    """
+
+    @inlined
+    def store_weights(to, codes, w, number):
+        store(to, sixteen_weights(w, number, codes))
+
+    @kernel
+    def unpack_row(matrix, row, out):
+        m = matrix_at(matrix)
+        for group in range(m.cols // COLUMNS):
+            w = m.data + row * m.row_bytes + group * size
+            for half in range(2):
+                for side in range(2):
+                    number = half * 8 + side
+                    to = out + (group * COLUMNS + half * 128 + side * 16) * 4
+                    a, b, c, d = sixteen_codes(w, half, side)
+                    store_weights(to, a, w, number)
+                    store_weights(to + 128, b, w, number + 2)
+                    store_weights(to + 256, c, w, number + 4)
+                    store_weights(to + 384, d, w, number + 6)
+
+    return unpack_row
