@@ -54,7 +54,7 @@ def write_gguf(
     inputs: Sequence[str | os.PathLike[str]] = (),
     progress: Callable[[int], object] | None = None,
 ) -> None:
-    """Write a GGUF v3 file with tensors in the given order; `metadata` names general.architecture.
+    """Write a GGUF v3 file with tensors in the given order; a model's `metadata` says its kind.
 
     inputs: files that the blocks are read from, which `path` must not be one of. progress is
     called with the number of bytes that have just been written. Raises InvalidRequest for a path
@@ -169,7 +169,10 @@ def _write_header(
     """Magic, counts, metadata and tensor table, which the gguf package knows how to lay out."""
     from gguf import GGMLQuantizationType, GGUFWriter
 
-    writer = GGUFWriter(path, arch=str(metadata["general.architecture"]))
+    architecture = metadata.get("general.architecture")
+    writer = GGUFWriter(path, arch=str(architecture))
+    if architecture is None:  # not a model, such as an importance matrix
+        del writer.kv_data[0]["general.architecture"]
     writer.data_alignment = alignment
     for key, value in metadata.items():
         if key != "general.architecture":  # GGUFWriter has written it, as the first key

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"cli", "__main__"},
     {"llama"},
-    {"generate", "evaluate"},
+    {"generate", "evaluate", "calibration"},
     {"text_chunks"},
     {"sampling", "chat", "tokenizer", "backends", "models"},
     {"step"},

@@ -22,6 +22,7 @@ COMMANDS = {
     "convert": "edgellama.cli.convert",
     "inspect": "edgellama.cli.inspect",
     "tokenize": "edgellama.cli.tokenize",
+    "imatrix": "edgellama.cli.imatrix",
     "eval": "edgellama.cli.eval",
     "bench": "edgellama.cli.bench",
     "warmup": "edgellama.cli.warmup",
