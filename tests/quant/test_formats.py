@@ -1,5 +1,8 @@
 """Every format against gguf-py, and against bytes that were typed by hand."""
 
+import subprocess
+import sys
+
 import gguf
 import numpy as np
 import pytest
@@ -158,6 +161,25 @@ def test_the_mean_squared_error_is_that_of_the_format(name: str, bound: float) -
     x = np.random.default_rng(2).standard_normal((64, 1024)).astype(np.float32)
     error = dequantize(quantize(x, name), name) - x
     assert (error**2).mean() / (x**2).mean() <= bound
+
+
+def test_what_only_some_formats_need_is_imported_when_they_need_it() -> None:
+    program = "import sys, edgellama.quant; print({'gguf', 'numba'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.split() == [b"set()"]
+
+
+def test_a_format_that_is_only_read_says_so() -> None:
+    with pytest.raises(ValueError, match="IQ2_S weights can be read but not made"):
+        quantize(np.zeros((1, 256)), "IQ2_S")
+
+
+def test_an_iq4_nl_block_typed_by_hand() -> None:
+    packed = np.array([[0x00, 0x40, 0xF0, 0x87] + [0x88] * 14], np.uint8)
+    # scale 2.0 is 0x4000; codes 0, 7 and 8 stand for -127, -10 and 1, code 15 for 113
+    values = dequantize(packed, "IQ4_NL")
+    assert values[0, :3].tolist() == [-254, -20, 2]
+    assert values[0, 16:19].tolist() == [226, 2, 2]
 
 
 def test_columns_that_do_not_fill_blocks_are_refused() -> None:
