@@ -146,7 +146,8 @@ def _add(
     if expected is None:
         return
     for p, q in zip(expected, predicted, strict=True):
-        losses.kl.append(max(0.0, float(np.exp(p) @ (p - q))))  # below 0 only by rounding
+        kl = float((np.exp(p) * (p - q)).sum())
+        losses.kl.append(max(0.0, kl))  # below 0 only by rounding
     losses.same_top += (expected.argmax(axis=1) == predicted.argmax(axis=1)).tolist()
 
 
