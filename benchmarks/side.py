@@ -101,7 +101,9 @@ class Edgellama(StepByStep):
     def forward(self, ids: Ids, start: int) -> NDArray[np.float32]:
         from edgellama.backends import Batch
 
-        return self._backend.forward(Batch.of(ids, sequence=0, start=start, wanted="last"))[0]
+        batch = Batch.of(ids, sequence=0, start=start, wanted="last")
+        logits: NDArray[np.float32] = self._backend.forward(batch)[0]
+        return logits
 
     def rewind(self, length: int) -> None:
         self._backend.rewind(0, length)
@@ -183,8 +185,8 @@ class OpenVino:
         result = self._pipeline.generate(openvino.Tensor(ids), config)
         metrics = result.perf_metrics
         if work == "prompt":
-            return n / metrics.get_ttft().mean * 1e3
-        return 1e3 / metrics.get_tpot().mean
+            return n / float(metrics.get_ttft().mean) * 1e3
+        return 1e3 / float(metrics.get_tpot().mean)
 
 
 SIDES: dict[str, Callable[[str, int, int], Side]] = {
