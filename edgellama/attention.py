@@ -5,13 +5,16 @@ Attention streams over the cache block by block with an online softmax (Milakov 
 result does not depend on what it was computed together with.
 """
 
+from typing import Any
+
 import numpy as np
 
-from .kv_cache import BLOCK_TOKENS, F16, F32, Q8_0
+from .kv_cache import BLOCK_TOKENS, F16, Q8_0
 from .ops import LANES, exp, scratch_of
 from .quant.activations import largest_magnitude
 from .quant.jit import kernel
 from .quant.kernels import BLOCK
+from .quant.memory import zero_bytes
 from .quant.simd.atomic import fetch_add
 from .quant.simd.half import load_f16, load_f16x16, store_f16
 from .quant.simd.vector import (
@@ -27,6 +30,7 @@ from .quant.simd.vector import (
     load_i8x16,
     load_i64,
     max_lanes,
+    prefetch,
     round_even,
     splat_f32x16,
     store,
@@ -34,6 +38,7 @@ from .quant.simd.vector import (
 )
 
 GROUP_ROWS = 16  # rows of one sequence that share a look at a block
+ROW = BLOCK_TOKENS * 4  # bytes of the scores of a row
 NEVER = np.float32(-1e30)  # the score of a key that is not to be seen
 
 
@@ -142,9 +147,13 @@ def _keys_at(s, layer, t, block, head):
 
 
 @kernel
-def _widen_f16(source, n, to):
-    for i in range(0, n, LANES):
-        store(to + i * 4, load_f16x16(source + i * 2))
+def _prefetch_block(s, layer, t, block, head):
+    """Ask for the keys and values of a head that are looked at next."""
+    keys = _keys_at(s, layer, t, block, head)
+    values = keys + s.n_kv_heads * s.head_bytes
+    for i in range(0, s.head_bytes, 64):
+        prefetch(keys + i)
+        prefetch(values + i)
 
 
 @kernel
@@ -167,72 +176,114 @@ def _widen_values_q8_0(values, head_dim, n, to):
             store(to + (t * head_dim + i) * 4, codes * scale)
 
 
-@kernel
-def _score(q, keys, head_dim, scale, visible, scores):
-    """scores[j] = scale * q . keys[j] of 64 keys, NEVER where j >= visible; the largest."""
-    a = b = c = d = splat_f32x16(np.float32(0))
-    for i in range(head_dim):
-        x, at = splat_f32x16(load_f32(q + i * 4)), keys + i * BLOCK_TOKENS * 4
-        a, b = fma(load_f32x16(at), x, a), fma(load_f32x16(at + 64), x, b)
-        c, d = fma(load_f32x16(at + 128), x, c), fma(load_f32x16(at + 192), x, d)
-    by = splat_f32x16(scale)
-    a = first_lanes(a * by, visible, NEVER)
-    b = first_lanes(b * by, visible - 16, NEVER)
-    c = first_lanes(c * by, visible - 32, NEVER)
-    d = first_lanes(d * by, visible - 48, NEVER)
-    store(scores, a)
-    store(scores + 64, b)
-    store(scores + 128, c)
-    store(scores + 192, d)
-    return max_lanes(larger(larger(a, b), larger(c, d)))
+def _products(load: Any, size: int) -> tuple[Any, Any]:
+    """Products of a few rows with a (depth, width) matrix of numbers of `size` bytes.
+
+        out = keep * out + a @ b          a (depth,), out (width,) float32, width a multiple of 16
+
+    Eight registers of AVX2 are summed into at once, as many as keep its two units busy.
+    """
+
+    @kernel
+    def four_rows(a0, a1, a2, a3, depth, b, width, keep0, keep1, keep2, keep3, out, out_bytes):  # type: ignore[no-untyped-def]
+        for j in range(0, width, LANES):
+            to0, to1 = out + j * 4, out + j * 4 + out_bytes
+            to2, to3 = to0 + 2 * out_bytes, to1 + 2 * out_bytes
+            c0, c1 = load_f32x16(to0) * splat_f32x16(keep0), load_f32x16(to1) * splat_f32x16(keep1)
+            c2, c3 = load_f32x16(to2) * splat_f32x16(keep2), load_f32x16(to3) * splat_f32x16(keep3)
+            at = b + j * size
+            for k in range(depth):
+                x = load(at)
+                c0 = fma(x, splat_f32x16(load_f32(a0 + k * 4)), c0)
+                c1 = fma(x, splat_f32x16(load_f32(a1 + k * 4)), c1)
+                c2 = fma(x, splat_f32x16(load_f32(a2 + k * 4)), c2)
+                c3 = fma(x, splat_f32x16(load_f32(a3 + k * 4)), c3)
+                at += width * size
+            store(to0, c0)
+            store(to1, c1)
+            store(to2, c2)
+            store(to3, c3)
+
+    @kernel
+    def one_row(a, depth, b, width, keep, out):  # type: ignore[no-untyped-def]
+        by = splat_f32x16(keep)
+        j = 0
+        while j + 4 * LANES <= width:
+            at, to = b + j * size, out + j * 4
+            c0, c1 = load_f32x16(to) * by, load_f32x16(to + 64) * by
+            c2, c3 = load_f32x16(to + 128) * by, load_f32x16(to + 192) * by
+            for k in range(depth):
+                x = splat_f32x16(load_f32(a + k * 4))
+                c0, c1 = fma(load(at), x, c0), fma(load(at + LANES * size), x, c1)
+                c2 = fma(load(at + 2 * LANES * size), x, c2)
+                c3 = fma(load(at + 3 * LANES * size), x, c3)
+                at += width * size
+            store(to, c0)
+            store(to + 64, c1)
+            store(to + 128, c2)
+            store(to + 192, c3)
+            j += 4 * LANES
+        while j < width:
+            c = load_f32x16(out + j * 4) * by
+            for k in range(depth):
+                x = splat_f32x16(load_f32(a + k * 4))
+                c = fma(load(b + (k * width + j) * size), x, c)
+            store(out + j * 4, c)
+            j += LANES
+
+    return four_rows, one_row
+
+
+_four_rows_f16, _one_row_f16 = _products(load_f16x16, 2)
+_four_rows_f32, _one_row_f32 = _products(load_f32x16, 4)
 
 
 @kernel
-def _exponentiate(scores, peak, visible):
-    """scores[j] = e ** (scores[j] - peak), 0 where j >= visible; their sum."""
+def _four_rows(half, a0, a1, a2, a3, depth, b, width, keeps, out, out_bytes):
+    k0, k1 = load_f32(keeps), load_f32(keeps + 4)
+    k2, k3 = load_f32(keeps + 8), load_f32(keeps + 12)
+    if half:
+        _four_rows_f16(a0, a1, a2, a3, depth, b, width, k0, k1, k2, k3, out, out_bytes)
+    else:
+        _four_rows_f32(a0, a1, a2, a3, depth, b, width, k0, k1, k2, k3, out, out_bytes)
+
+
+@kernel
+def _one_row(half, a, depth, b, width, keep, out):
+    if half:
+        _one_row_f16(a, depth, b, width, keep, out)
+    else:
+        _one_row_f32(a, depth, b, width, keep, out)
+
+
+@kernel
+def _weigh(scores, scale, visible, peaks, totals, keeps, i):
+    """Turn the scores of row i into weights, e ** (scale * score - peak), 0 from `visible` on.
+
+    The largest score so far is the peak; keeps[i] is what the sums before are to be multiplied
+    with, when a block has raised it.
+    """
+    by, top = splat_f32x16(scale), splat_f32x16(NEVER)
+    for j in range(0, BLOCK_TOKENS, LANES):
+        score = load_f32x16(scores + j * 4) * by
+        if visible < BLOCK_TOKENS:
+            score = first_lanes(score, visible - j, NEVER)
+        store(scores + j * 4, score)
+        top = larger(top, score)
+    old, keep = load_f32(peaks + i * 4), np.float32(1)
+    peak = max(old, max_lanes(top))
+    if peak > old:
+        keep = _exp_one(old - peak) if old > NEVER else np.float32(0)
     total, by = splat_f32x16(np.float32(0)), splat_f32x16(peak)
     for j in range(0, BLOCK_TOKENS, LANES):
-        weight = first_lanes(exp(load_f32x16(scores + j * 4) - by), visible - j, np.float32(0))
+        weight = exp(load_f32x16(scores + j * 4) - by)
+        if visible < BLOCK_TOKENS:
+            weight = first_lanes(weight, visible - j, np.float32(0))
         store(scores + j * 4, weight)
         total = total + weight
-    return sum_lanes(total)
-
-
-@kernel
-def _mix_64(weights, n, values, width, keep, out):
-    """out[0:64] = keep * out + sum of weights[j] * values[j]."""
-    by = splat_f32x16(keep)
-    a, b = load_f32x16(out) * by, load_f32x16(out + 64) * by
-    c, d = load_f32x16(out + 128) * by, load_f32x16(out + 192) * by
-    for j in range(n):
-        w, at = splat_f32x16(load_f32(weights + j * 4)), values + j * width * 4
-        a, b = fma(load_f32x16(at), w, a), fma(load_f32x16(at + 64), w, b)
-        c, d = fma(load_f32x16(at + 128), w, c), fma(load_f32x16(at + 192), w, d)
-    store(out, a)
-    store(out + 64, b)
-    store(out + 128, c)
-    store(out + 192, d)
-
-
-@kernel
-def _mix_16(weights, n, values, width, keep, out):
-    a = load_f32x16(out) * splat_f32x16(keep)
-    for j in range(n):
-        w = splat_f32x16(load_f32(weights + j * 4))
-        a = fma(load_f32x16(values + j * width * 4), w, a)
-    store(out, a)
-
-
-@kernel
-def _mix(weights, n, values, width, keep, out):
-    """out = keep * out + weights @ values, over the width of a head."""
-    i = 0
-    while i + 64 <= width:
-        _mix_64(weights, n, values + i * 4, width, keep, out + i * 4)
-        i += 64
-    while i < width:
-        _mix_16(weights, n, values + i * 4, width, keep, out + i * 4)
-        i += LANES
+    store(peaks + i * 4, peak)
+    store(keeps + i * 4, keep)
+    store(totals + i * 4, load_f32(totals + i * 4) * keep + sum_lanes(total))
 
 
 @kernel
@@ -240,55 +291,93 @@ def _attend_group(s, layer, first, rows, head, scratch):
     """Rows first .. first + rows of one sequence, all query heads of one kv head."""
     hd, width = s.head_dim, padded_head(s.head_dim)
     group = s.n_heads // s.n_kv_heads
+    n = rows * group  # query rows: all heads of the first, of the second, ...
     scale = np.float32(1) / np.sqrt(np.float32(hd))
     wide_keys = scratch
     wide_values = wide_keys + hd * BLOCK_TOKENS * 4
     scores = wide_values + BLOCK_TOKENS * width * 4
-    peaks = scores + BLOCK_TOKENS * 4
-    totals = peaks + rows * group * 4
-    outs = totals + rows * group * 4
-    for i in range(rows * group):
+    outs = scores + n * BLOCK_TOKENS * 4
+    peaks = outs + n * width * 4
+    totals, keeps = peaks + n * 4, peaks + n * 8
+    zero_bytes(outs, n * width * 4)
+    zero_bytes(totals, n * 4)
+    for i in range(n):
         store(peaks + i * 4, NEVER)
-        store(totals + i * 4, np.float32(0))
-        for j in range(0, width, LANES):
-            store(outs + (i * width + j) * 4, splat_f32x16(np.float32(0)))
     end = np.int64(0)
     for t in range(first, first + rows):
         end = max(end, load_i64(s.positions + t * 8) + 1)
     for start in range(0, end, BLOCK_TOKENS):
         keys = _keys_at(s, layer, first, start // BLOCK_TOKENS, head)
         values = keys + s.n_kv_heads * s.head_bytes
-        held = min(end - start, BLOCK_TOKENS)
-        if s.kv_kind == F16:
-            _widen_f16(keys, hd * BLOCK_TOKENS, wide_keys)
-            _widen_f16(values, held * width, wide_values)
-        elif s.kv_kind == Q8_0:
+        if start + BLOCK_TOKENS < end:
+            _prefetch_block(s, layer, first, start // BLOCK_TOKENS + 1, head)
+        if s.kv_kind == Q8_0:
             _widen_keys_q8_0(keys, hd, wide_keys)
-            _widen_values_q8_0(values, hd, held, wide_values)
-        if s.kv_kind != F32:
+            _widen_values_q8_0(values, hd, min(end - start, BLOCK_TOKENS), wide_values)
             keys, values = wide_keys, wide_values
-        for t in range(first, first + rows):
-            visible = min(load_i64(s.positions + t * 8) + 1 - start, BLOCK_TOKENS)
-            if visible <= 0:
-                continue
-            for g in range(group):
-                i = (t - first) * group + g
-                q = s.q + (t * s.n_heads + head * group + g) * hd * 4
-                old = load_f32(peaks + i * 4)
-                peak = max(old, _score(q, keys, hd, scale, visible, scores))
-                total = _exponentiate(scores, peak, visible)
-                keep = np.float32(0)
-                if old > NEVER:
-                    keep = _exp_one(old - peak)
-                store(peaks + i * 4, peak)
-                store(totals + i * 4, load_f32(totals + i * 4) * keep + total)
-                _mix(scores, visible, values, width, keep, outs + i * width * 4)
-    for i in range(rows * group):
+        _score_rows(s, first, n, group, head, keys, keeps, scores)
+        for i in range(n):
+            visible = _visible(s, first + i // group, start)
+            if visible > 0:
+                _weigh(scores + i * ROW, scale, visible, peaks, totals, keeps, i)
+        _mix_rows(s, first, n, group, start, scores, values, width, keeps, outs)
+    for i in range(n):
         t, h = first + i // group, head * group + i % group
         share = np.float32(1) / load_f32(totals + i * 4)
         to = s.attended.values + (t * s.attended.padded + h * hd) * 4
         for j in range(hd):
             store(to + j * 4, load_f32(outs + (i * width + j) * 4) * share)
+
+
+@kernel
+def _visible(s, t, start):
+    """How many of the 64 tokens from position `start` on row t may look at; 0 or less: none."""
+    return min(load_i64(s.positions + t * 8) + 1 - start, BLOCK_TOKENS)
+
+
+@kernel
+def _query(s, first, group, head, i):
+    """Where query row i of a group begins."""
+    t, h = first + i // group, head * group + i % group
+    return s.q + (t * s.n_heads + h) * s.head_dim * 4
+
+
+@kernel
+def _score_rows(s, first, n, group, head, keys, keeps, scores):
+    """scores[i] = query row i times 64 keys."""
+    hd, half = s.head_dim, s.kv_kind == F16
+    zero_bytes(scores, n * ROW)
+    zero_bytes(keeps, n * 4)
+    i = 0
+    while i + 4 <= n:
+        q0, q1 = _query(s, first, group, head, i), _query(s, first, group, head, i + 1)
+        q2, q3 = _query(s, first, group, head, i + 2), _query(s, first, group, head, i + 3)
+        to, keep = scores + i * ROW, keeps + i * 4
+        _four_rows(half, q0, q1, q2, q3, hd, keys, BLOCK_TOKENS, keep, to, ROW)
+        i += 4
+    while i < n:
+        q = _query(s, first, group, head, i)
+        _one_row(half, q, hd, keys, BLOCK_TOKENS, np.float32(0), scores + i * ROW)
+        i += 1
+
+
+@kernel
+def _mix_rows(s, first, n, group, start, weights, values, width, keeps, outs):
+    """outs[i] = keeps[i] * outs[i] + weights[i] @ values, over the tokens that row i may see."""
+    half = s.kv_kind == F16
+    i = 0
+    while i < n:
+        a, out, keep = weights + i * ROW, outs + i * width * 4, keeps + i * 4
+        visible = _visible(s, first + i // group, start)
+        # later rows of a sequence see no fewer tokens
+        if i + 4 <= n and visible == _visible(s, first + (i + 3) // group, start) and visible > 0:
+            a1, a2, a3 = a + ROW, a + 2 * ROW, a + 3 * ROW
+            _four_rows(half, a, a1, a2, a3, visible, values, width, keep, out, width * 4)
+            i += 4
+            continue
+        if visible > 0:
+            _one_row(half, a, visible, values, width, load_f32(keep), out)
+        i += 1
 
 
 @kernel
@@ -314,4 +403,4 @@ def attention_scratch_bytes(head_dim: int, group: int) -> int:
     """What _attend_group needs for GROUP_ROWS rows."""
     width = -(-head_dim // LANES) * LANES
     heads = GROUP_ROWS * group
-    return 4 * (BLOCK_TOKENS * (head_dim + width + 1) + heads * (width + 2))
+    return 4 * (BLOCK_TOKENS * (head_dim + width) + heads * (BLOCK_TOKENS + width + 3))

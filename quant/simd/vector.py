@@ -261,7 +261,7 @@ low_half, high_half = _halver(0), _halver(1)
 
 @intrinsic
 def first_lanes(typingctx: Any, vector: Any, n: Any, otherwise: Any) -> Any:
-    """Lane i of `vector` where i < n, else `otherwise`."""
+    """Lane i of `vector` where i < n, else `otherwise`; n fits an int32."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         lanes = vector.lanes
