@@ -103,7 +103,7 @@ def test_unrounded_activations_and_a_float32_cache_are_exact(load: Load, fmt: st
     assert np.abs(found - expected).max() <= 2e-5 * expected.std()
 
 
-@pytest.mark.parametrize("fmt", ["Q8_0", "Q6_K", "Q4_0", "IQ4_NL", "IQ4_XS"])
+@pytest.mark.parametrize("fmt", [f.name for f in FORMATS if f.products.quantized])
 def test_quantized_weights_lose_only_what_the_activations_round(load: Load, fmt: str) -> None:
     shape = {"format": fmt, **shape_for(fmt)}
     found, expected = (all_logits(load(b, **shape), tokens(LONG)) for b in ("cpu", "reference"))

@@ -115,6 +115,30 @@ def test_the_largest_numbers_of_q6_k_are_exact(kind):
     assert np.array_equal(product.run(kind), exact)
 
 
+SCALES_AT = {  # where the float16 numbers of a block stand
+    "Q5_K": (0, 2), "Q5_1": (0, 2), "Q5_0": (0,), "Q4_K": (0, 2), "Q4_1": (0, 2),
+    "Q3_K": (108,), "Q2_K": (80, 82),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCALES_AT)
+@pytest.mark.parametrize("kind", ["dot", "tile"])
+def test_the_largest_codes_and_sub_scales_are_exact(name, kind):
+    product = Product(find_format(name), rows=16, cols=256, n=8)
+    rng = np.random.default_rng(4)
+    product.packed[:] = rng.choice([0x00, 0xFF], product.packed.shape)
+    product.packed[:2] = [[0x00], [0xFF]]
+    blocks = product.packed.reshape(-1, product.format.type_size)
+    for at in SCALES_AT[name]:
+        blocks[:, at : at + 2] = [0x00, 0x3C]  # 1
+    product.values[:] = 0
+    for t in range(8):  # one block each: its integers are the result
+        product.values[t, t * BLOCK : (t + 1) * BLOCK] = rng.choice([127, -127], BLOCK)
+    product.values[:4] = 127 * np.abs(np.sign(product.values[:4]))
+    quantize_rows.call(product.activations.ctypes.data, 8)
+    assert np.array_equal(product.run(kind), product.exact())
+
+
 @pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
 def test_unpack_is_dequantize(fmt):
     cols = width(fmt, 96)

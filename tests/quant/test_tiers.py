@@ -23,7 +23,7 @@ if wanted != cpu.architecture():
 features = set().union(*(tier.needs for tier in cpu.TIERS[wanted]))
 cpu.host_features = lambda: frozenset(features)
 from edgellama.quant import find_format
-for name in ("Q8_0", "Q6_K", "Q4_0", "IQ4_NL"):
+for name in ("Q8_0", "Q6_K", "Q5_K", "Q5_0", "Q4_0", "IQ4_NL"):
     products = find_format(name).products
     for entry in (products.dot, products.tile):
         print(entry.compiled._library.get_asm_str())
@@ -116,7 +116,8 @@ from test_kernels import Product
 from edgellama.quant import find_format
 digest = hashlib.sha256()
 for name, cols in (("Q8_0", 352), ("Q6_K", 512), ("Q4_0", 352), ("BF16", 352),
-                   ("IQ4_NL", 352), ("IQ4_XS", 512)):
+                   ("IQ4_NL", 352), ("IQ4_XS", 512), ("Q5_K", 512), ("Q4_K", 512), ("Q3_K", 512),
+                   ("Q2_K", 512), ("Q5_1", 352), ("Q5_0", 352), ("Q4_1", 352)):
     product = Product(find_format(name), rows=21, cols=cols, n=6)
     digest.update(product.run("dot").tobytes())
 print(digest.hexdigest())
@@ -124,7 +125,7 @@ print(digest.hexdigest())
 
 
 # sha256 of what the kernels compute; it changes with the order of their sums and nothing else
-SAME_EVERYWHERE = "3c1f26f314d4ef5bb52842ab0b3430b6507b1ecf9b682986e5469e14d11a8cd0"
+SAME_EVERYWHERE = "7de28bb1fd57c8f7ea8b0a9d936631410f126edc5cca98d83af01ffe773099d6"
 
 
 @pytest.mark.parametrize("tier", [tier.name for tier in cpu.supported_tiers() if tier.fma])
