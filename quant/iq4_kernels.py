@@ -23,6 +23,7 @@ from .simd.vector import (
     load_f32x8,
     load_i8,
     load_i8x16,
+    load_i8x32,
     load_i32,
     low_nibbles,
     prefetch,
@@ -48,30 +49,28 @@ _values_of = lookup16(VALUES)
 
 
 @inlined
-def _dot_pair(w, step, x):
-    """The codes of a block at w, and of the one four further on: one in each half of the lanes."""
+def _dot_pair(w, step, pairs):
+    """The block whose codes are at w, and the one four further on: each in a half of the lanes."""
     q = join(load_i8x16(w), load_i8x16(w + 4 * step))
-    low = join(load_i8x16(x), load_i8x16(x + 4 * BLOCK))
-    high = join(load_i8x16(x + 16), load_i8x16(x + 4 * BLOCK + 16))
-    sums = add_products(no_bytes(), _values_of(low_nibbles(q)), low)
-    return add_products(sums, _values_of(high_nibbles(q)), high)
+    low = add_products(no_bytes(), _values_of(low_nibbles(q)), load_i8x32(pairs))
+    return add_products(low, _values_of(high_nibbles(q)), load_i8x32(pairs + 32))
 
 
 @inlined
-def _dot_eight(w, step, x):
+def _dot_eight(w, step, pairs):
     """Eight blocks, one a lane; w: the codes of the first, those of the next `step` bytes on."""
     return sum_half_lanes(
-        _dot_pair(w, step, x),
-        _dot_pair(w + step, step, x + BLOCK),
-        _dot_pair(w + 2 * step, step, x + 2 * BLOCK),
-        _dot_pair(w + 3 * step, step, x + 3 * BLOCK),
+        _dot_pair(w, step, pairs),
+        _dot_pair(w + step, step, pairs + 64),
+        _dot_pair(w + 2 * step, step, pairs + 128),
+        _dot_pair(w + 3 * step, step, pairs + 192),
     )
 
 
 @inlined
-def _add_nl(so_far, w, codes, scales):
+def _add_nl(so_far, w, pairs, scales):
     """Eight blocks of an IQ4_NL row, one a lane."""
-    dots = total_of(_dot_eight(w + NL_CODES, NL_BYTES, codes))
+    dots = total_of(_dot_eight(w + NL_CODES, NL_BYTES, pairs))
     return fma(i32x8_to_f32(dots), load_8_scales_18(w) * load_f32x8(scales), so_far)
 
 
@@ -85,9 +84,9 @@ def _xs_scales(w):
 
 
 @inlined
-def _add_xs(so_far, w, codes, scales):
+def _add_xs(so_far, w, pairs, scales):
     """A super-block, a block a lane."""
-    dots = total_of(_dot_eight(w + XS_CODES, XS_BLOCK, codes))
+    dots = total_of(_dot_eight(w + XS_CODES, XS_BLOCK, pairs))
     return fma(i32x8_to_f32(dots), _xs_scales(w) * load_f32x8(scales), so_far)
 
 
@@ -98,28 +97,28 @@ def _prefetch_group(w):
 
 
 @kernel
-def _dot_nl_row(w, codes, scales, blocks, scratch):
+def _dot_nl_row(w, pairs, scales, blocks, scratch):
     total = splat_f32x8(np.float32(0))
     groups = blocks // GROUP
     for g in range(groups):
         at = w + g * NL_GROUP_BYTES
         _prefetch_group(at + AHEAD)
-        total = _add_nl(total, at, codes + g * GROUP_COLUMNS, scales + g * 32)
+        total = _add_nl(total, at, pairs + g * GROUP_COLUMNS, scales + g * 32)
     rest = blocks - groups * GROUP
     if rest:
         zero_bytes(scratch, NL_GROUP_BYTES)
         copy_bytes(scratch, w + groups * NL_GROUP_BYTES, rest * NL_BYTES)
-        total = _add_nl(total, scratch, codes + groups * GROUP_COLUMNS, scales + groups * 32)
+        total = _add_nl(total, scratch, pairs + groups * GROUP_COLUMNS, scales + groups * 32)
     return sum_lanes(total)
 
 
 @kernel
-def _dot_xs_row(w, codes, scales, blocks, scratch):
+def _dot_xs_row(w, pairs, scales, blocks, scratch):
     total = splat_f32x8(np.float32(0))
     for g in range(blocks // GROUP):
         at = w + g * XS_BYTES
         _prefetch_group(at + AHEAD)
-        total = _add_xs(total, at, codes + g * GROUP_COLUMNS, scales + g * 32)
+        total = _add_xs(total, at, pairs + g * GROUP_COLUMNS, scales + g * 32)
     return sum_lanes(total)
 
 
@@ -131,7 +130,7 @@ def _dot(dot_row, matrix, activations, first, last, n, out, out_stride, scratch)
     for row in range(first, last):
         w = m.data + row * m.row_bytes
         for t in range(n):
-            value = dot_row(w, x.codes + t * x.padded, x.scales + t * per_token, blocks, scratch)
+            value = dot_row(w, x.pairs + t * x.padded, x.scales + t * per_token, blocks, scratch)
             store(out + t * out_stride + (row - first) * 4, value)
 
 
