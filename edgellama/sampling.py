@@ -7,6 +7,7 @@ the largest logit wins, the lowest id among equals. A request owns its random ge
 seed, prompt and model give the same tokens, whatever else runs.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 
 from .errors import InvalidRequest, ModelFormatError
 
+_BLOCK = 64  # neighbouring logits of which top_k looks at the largest first
+_PIECE = 16384  # logits: what is computed of them stays in the cache, and needs no fresh memory
 _HEAD = 1024  # top_p looks at this many of the largest first: a long tail is rarely worth sorting
 
 
@@ -96,11 +99,23 @@ def top_k(candidates: Candidates, k: int) -> Candidates:
     ids, logits = candidates
     if k == 0 or k > len(ids):
         return candidates
-    # A partition, not a sort: 0.2 ms instead of 20 for a vocabulary of 128k.
-    smallest_kept = np.partition(logits, -k)[-k]
-    places = np.flatnonzero(logits >= smallest_kept)
+    places = np.flatnonzero(logits >= _no_more_than_kth(logits, k))
     places = places[np.argsort(-logits[places], kind="stable")[:k]]
     return Candidates(ids[places], logits[places])
+
+
+def _no_more_than_kth(logits: NDArray[np.float32], k: int) -> np.float32:
+    """A number not above the k-th largest logit, and above nearly all others.
+
+    The k-th largest among the largest of each 64 serves: 0.15 ms where a vocabulary of 128k takes
+    0.36 ms to partition and 20 to sort.
+    """
+    n_blocks = len(logits) // _BLOCK
+    largest = logits
+    if k <= n_blocks:
+        largest = logits[: n_blocks * _BLOCK].reshape(n_blocks, _BLOCK).max(axis=1)
+    kth: np.float32 = np.partition(largest, -k)[-k]
+    return kth
 
 
 def top_p(candidates: Candidates, p: float) -> Candidates:
@@ -134,9 +149,10 @@ def softmax_weights(logits: NDArray[np.float32], temperature: float = 1.0) -> ND
 
 def log_probability(logits: NDArray[np.float32], token: int) -> float:
     """Natural logarithm of the probability that the model itself gives to `token`."""
-    best = logits.max()
-    total = np.exp(logits - best).sum(dtype=np.float64)
-    return float(logits[token] - best) - float(np.log(total))
+    best, total = logits.max(), 0.0
+    for start in range(0, len(logits), _PIECE):
+        total += float(np.exp(logits[start : start + _PIECE] - best).sum(dtype=np.float64))
+    return float(logits[token] - best) - math.log(total)
 
 
 def check_finite(logits: NDArray[np.float32]) -> None:
@@ -160,6 +176,7 @@ class Sampler:
         self.seen = list(prompt)
         # PCG64 by name: default_rng may become another generator in a later numpy.
         self._random = np.random.Generator(np.random.PCG64(params.seed))
+        self._ids: NDArray[np.int64] = np.arange(0)  # all there are, once that is known
 
     def __call__(self, logits: NDArray[np.float32]) -> int:
         """The next id from logits (vocab_size,) float32. Raises `ModelFormatError` on NaN."""
@@ -176,7 +193,9 @@ class Sampler:
             logits = penalize_repeats(logits, recent, params.repeat_penalty)
         if params.temperature == 0:
             return int(logits.argmax())
-        candidates = Candidates(np.arange(len(logits)), logits)
+        if len(self._ids) != len(logits):
+            self._ids = np.arange(len(logits))
+        candidates = Candidates(self._ids, logits)
         candidates = top_k(candidates, params.top_k)
         candidates = top_p(candidates, params.top_p)
         candidates = min_p(candidates, params.min_p)
