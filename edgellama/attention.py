@@ -185,7 +185,7 @@ def _products(load: Any, size: int) -> tuple[Any, Any]:
     """
 
     @kernel
-    def four_rows(a0, a1, a2, a3, depth, b, width, keep0, keep1, keep2, keep3, out, out_bytes):  # type: ignore[no-untyped-def]
+    def four_rows(a0, a1, a2, a3, depth, b, width, keep0, keep1, keep2, keep3, out, out_bytes):
         for j in range(0, width, LANES):
             to0, to1 = out + j * 4, out + j * 4 + out_bytes
             to2, to3 = to0 + 2 * out_bytes, to1 + 2 * out_bytes
@@ -205,7 +205,7 @@ def _products(load: Any, size: int) -> tuple[Any, Any]:
             store(to3, c3)
 
     @kernel
-    def one_row(a, depth, b, width, keep, out):  # type: ignore[no-untyped-def]
+    def one_row(a, depth, b, width, keep, out):
         by = splat_f32x16(keep)
         j = 0
         while j + 4 * LANES <= width:
