@@ -100,7 +100,8 @@ def test_unrounded_activations_and_a_float32_cache_are_exact(load: Load, fmt: st
     shape = {"format": fmt, **shape_for(fmt)}
     found = all_logits(load(kv_type="f32", **shape), tokens(LONG))
     expected = all_logits(load("reference", **shape), tokens(LONG))
-    assert np.abs(found - expected).max() <= 2e-5 * expected.std()
+    # the same float32 operations in another order: some twenty roundings of 6e-8
+    assert relative_rms(found, expected) <= 3e-6
 
 
 @pytest.mark.parametrize("fmt", [f.name for f in FORMATS if f.products.quantized])
