@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from .grid import Grid, Layout
     from .kernels import ProductKernels
 
 Blocks = npt.NDArray[np.uint8]  # (n_blocks, type_size)
@@ -38,6 +39,7 @@ class Format:
     quantize_blocks: Callable[[Values], Blocks] | None  # None: it is read, and not made here
     dequantize_blocks: Callable[[Blocks], Values]
     kernels: str
+    layout: "Layout | None" = None  # of scales and codes; None: codes cannot be chosen freely
 
     @property
     def bits_per_weight(self) -> float:
@@ -110,3 +112,28 @@ class Format:
         for i in range(0, len(source), step):
             target[i : i + step] = self.dequantize_blocks(source[i : i + step])
         return values
+
+    def grid(self, packed: npt.ArrayLike) -> "Grid":
+        """The numbers that (rows, row_bytes) packed rows can hold with the scales they have.
+
+        Raises ValueError for a format whose weights are no function of a scale and a code.
+        """
+        from .grid import make_grid
+
+        return make_grid(self._layout, np.ascontiguousarray(packed, np.uint8), self.type_size)
+
+    def with_codes(self, packed: npt.ArrayLike, codes: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+        """Packed rows with the same scales and other codes: (rows, cols) whole numbers.
+
+        Codes are those of `grid`, lowest..highest; ValueError for others.
+        """
+        from .grid import replace_codes
+
+        rows = np.ascontiguousarray(packed, np.uint8)
+        return replace_codes(self._layout, rows, codes, self.block_size, self.type_size)
+
+    @property
+    def _layout(self) -> "Layout":
+        if self.layout is None:
+            raise ValueError(f"{self.name} has no grid of scales and codes")
+        return self.layout

@@ -14,21 +14,33 @@ weight. The layout is GGML's.
 import numpy as np
 
 from .format import Blocks, Format, Values
+from .grid import F32, Codes, Layout
 from .iq4_nl import VALUES
+
+NIBBLES = np.array([0, 4], np.uint8)
+
+
+def _scales(blocks: Blocks) -> tuple[F32, None]:
+    d, high = np.split(np.ascontiguousarray(blocks[:, :4]).view(np.uint16), 2, axis=1)
+    low = (blocks[:, 4:8, None] >> NIBBLES & np.uint8(15)).reshape(-1, 8)
+    high = (high >> np.arange(0, 16, 2, dtype=np.uint16) & np.uint16(3)).astype(np.uint8)
+    sub = (low | high << np.uint8(4)).astype(np.float32) - np.float32(32)
+    return d.copy().view(np.float16).astype(np.float32) * sub, None
 
 
 def dequantize_blocks(blocks: Blocks) -> Values:
     """(n, 136) uint8 -> (n, 256) float32."""
-    d, high = np.split(np.ascontiguousarray(blocks[:, :4]).view(np.uint16), 2, axis=1)
-    low, qs = blocks[:, 4:8, None], blocks[:, 8:].reshape(-1, 8, 1, 16)
-    nibbles = np.array([0, 4], np.uint8)
-    low = (low >> nibbles & np.uint8(15)).reshape(-1, 8)
-    high = (high >> np.arange(0, 16, 2, dtype=np.uint16) & np.uint16(3)).astype(np.uint8)
-    sub = (low | high << np.uint8(4)).astype(np.float32) - np.float32(32)
-    codes = (qs >> nibbles[:, None] & np.uint8(15)).reshape(-1, 8, 32)
-    scales = d.copy().view(np.float16).astype(np.float32) * sub
-    values: Values = scales[:, :, None] * np.array(VALUES, np.float32)[codes]
+    qs = blocks[:, 8:].reshape(-1, 8, 1, 16)
+    codes = (qs >> NIBBLES[:, None] & np.uint8(15)).reshape(-1, 8, 32)
+    scale, _ = _scales(blocks)
+    values: Values = scale[:, :, None] * np.array(VALUES, np.float32)[codes]
     return values.reshape(-1, 256)
 
 
-IQ4_XS = Format("IQ4_XS", 23, 256, 136, None, dequantize_blocks, "iq4_kernels")
+def _write_codes(blocks: Blocks, codes: Codes) -> None:
+    pairs = codes.reshape(-1, 8, 2, 16)
+    blocks[:, 8:] = (pairs[:, :, 0] | pairs[:, :, 1] << np.uint8(4)).reshape(-1, 128)
+
+
+LAYOUT = Layout(0, 15, _scales, _write_codes, VALUES)
+IQ4_XS = Format("IQ4_XS", 23, 256, 136, None, dequantize_blocks, "iq4_kernels", LAYOUT)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .format import Blocks, Format, Values
+from .grid import F32, Codes, Layout
 
 
 def two_bits(qs: Blocks) -> npt.NDArray[np.uint8]:
@@ -26,14 +27,32 @@ def two_bits(qs: Blocks) -> npt.NDArray[np.uint8]:
     return codes
 
 
-def dequantize_blocks(blocks: Blocks) -> Values:
-    """(n, 84) uint8 -> (n, 256) float32."""
+def join_two_bits(codes: Codes) -> Blocks:
+    """(n, 256) codes 0..3 -> (n, 64) uint8."""
+    moved = codes.reshape(-1, 2, 4, 32) << np.array([0, 2, 4, 6], np.uint8)[:, None]
+    joined: Blocks = np.bitwise_or.reduce(moved, axis=2).reshape(-1, 64)
+    return joined
+
+
+def scales_and_minimums(blocks: Blocks) -> tuple[F32, F32]:
+    """(n, 84) uint8 -> d * s and dmin * m, (n, 16) each."""
     pair = np.ascontiguousarray(blocks[:, 80:]).view(np.float16).astype(np.float32)
     scale = pair[:, :1] * (blocks[:, :16] & np.uint8(15)).astype(np.float32)
     minimum = pair[:, 1:] * (blocks[:, :16] >> np.uint8(4)).astype(np.float32)
+    return scale, minimum
+
+
+def dequantize_blocks(blocks: Blocks) -> Values:
+    """(n, 84) uint8 -> (n, 256) float32."""
+    scale, minimum = scales_and_minimums(blocks)
     codes = two_bits(blocks[:, 16:80]).astype(np.float32)
     values: Values = scale[:, :, None] * codes - minimum[:, :, None]
     return values.reshape(-1, 256)
 
 
-Q2_K = Format("Q2_K", 10, 256, 84, None, dequantize_blocks, "q2_k_kernels")
+def _write_codes(blocks: Blocks, codes: Codes) -> None:
+    blocks[:, 16:80] = join_two_bits(codes)
+
+
+LAYOUT = Layout(0, 3, scales_and_minimums, _write_codes)
+Q2_K = Format("Q2_K", 10, 256, 84, None, dequantize_blocks, "q2_k_kernels", LAYOUT)

@@ -16,28 +16,40 @@ weight. The layout is GGML's.
 """
 
 import numpy as np
-import numpy.typing as npt
 
 from .format import Blocks, Format, Values
-from .q2_k import two_bits
+from .grid import F32, Codes, Layout
+from .q2_k import join_two_bits, two_bits
 
 
-def _sub_scales(packed: Blocks) -> npt.NDArray[np.float32]:
+def _sub_scales(packed: Blocks) -> F32:
     """(n, 12) uint8 -> (n, 16) float32, -32..31."""
     low = np.concatenate([packed[:, :8] & np.uint8(15), packed[:, :8] >> np.uint8(4)], axis=1)
     high = packed[:, None, 8:] >> np.array([0, 2, 4, 6], np.uint8)[:, None] & np.uint8(3)
-    whole = low | high.reshape(-1, 16) << np.uint8(4)
-    return whole.astype(np.float32) - np.float32(32)
+    whole = (low | high.reshape(-1, 16) << np.uint8(4)).astype(np.float32)
+    scales: F32 = whole - np.float32(32)
+    return scales
+
+
+def _scales(blocks: Blocks) -> tuple[F32, None]:
+    d = np.ascontiguousarray(blocks[:, 108:]).view(np.float16).astype(np.float32)
+    return d * _sub_scales(blocks[:, 96:108]), None
 
 
 def dequantize_blocks(blocks: Blocks) -> Values:
     """(n, 110) uint8 -> (n, 256) float32."""
-    d = np.ascontiguousarray(blocks[:, 108:]).view(np.float16).astype(np.float32)
     bits = blocks[:, None, :32] >> np.arange(8, dtype=np.uint8)[:, None] & np.uint8(1)
     codes = two_bits(blocks[:, 32:96]) | bits.reshape(-1, 16, 16) << np.uint8(2)
-    scale = d * _sub_scales(blocks[:, 96:108])
+    scale, _ = _scales(blocks)
     values: Values = scale[:, :, None] * (codes.astype(np.float32) - np.float32(4))
     return values.reshape(-1, 256)
 
 
-Q3_K = Format("Q3_K", 11, 256, 110, None, dequantize_blocks, "q3_k_kernels")
+def _write_codes(blocks: Blocks, codes: Codes) -> None:
+    high = (codes >> np.uint8(2)).reshape(-1, 8, 32) << np.arange(8, dtype=np.uint8)[:, None]
+    blocks[:, :32] = np.bitwise_or.reduce(high, axis=1)
+    blocks[:, 32:96] = join_two_bits(codes & np.uint8(3))
+
+
+LAYOUT = Layout(-4, 3, _scales, _write_codes)
+Q3_K = Format("Q3_K", 11, 256, 110, None, dequantize_blocks, "q3_k_kernels", LAYOUT)

@@ -11,6 +11,7 @@ A tensor (rows, cols) is (rows, cols / 32 * 18) uint8; cols must divide by 32. 4
 import numpy as np
 
 from .format import Blocks, Format, Values
+from .grid import F32, Codes, Layout
 
 
 def quantize_blocks(x: Values) -> Blocks:
@@ -22,8 +23,21 @@ def quantize_blocks(x: Values) -> Blocks:
         inverse = np.where(d == 0, np.float32(0), 1 / d)
         codes = np.trunc(x * inverse + np.float32(8.5)).astype(np.uint8).clip(0, 15)
         scales = d.astype(np.float16)
-    nibbles = codes[:, :16] | (codes[:, 16:] << np.uint8(4))
-    return np.concatenate([scales.view(np.uint8), nibbles], axis=1)
+    return np.concatenate([scales.view(np.uint8), join_nibbles(codes)], axis=1)
+
+
+def join_nibbles(codes: Codes) -> Blocks:
+    """(n, 32) codes 0..15 -> (n, 16) uint8."""
+    return codes[:, :16] | codes[:, 16:] << np.uint8(4)
+
+
+def read_scale(blocks: Blocks) -> tuple[F32, None]:
+    """(n, type_size) uint8 that begin with a scale -> (n, 1)."""
+    return np.ascontiguousarray(blocks[:, :2]).view(np.float16).astype(np.float32), None
+
+
+def _write_codes(blocks: Blocks, codes: Codes) -> None:
+    blocks[:, 2:] = join_nibbles(codes)
 
 
 def dequantize_blocks(blocks: Blocks) -> Values:
@@ -33,4 +47,5 @@ def dequantize_blocks(blocks: Blocks) -> Values:
     return (nibbles.astype(np.float32) - np.float32(8)) * d
 
 
-Q4_0 = Format("Q4_0", 2, 32, 18, quantize_blocks, dequantize_blocks, "q4_0_kernels")
+LAYOUT = Layout(-8, 7, read_scale, _write_codes)
+Q4_0 = Format("Q4_0", 2, 32, 18, quantize_blocks, dequantize_blocks, "q4_0_kernels", LAYOUT)

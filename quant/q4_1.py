@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .format import Blocks, Format, Values
+from .grid import F32, Codes, Layout
+from .q4_0 import join_nibbles
 
 
 def codes_above_minimum(
@@ -32,7 +34,17 @@ def codes_above_minimum(
 def quantize_blocks(x: Values) -> Blocks:
     """(n, 32) float32 -> (n, 20) uint8."""
     pair, codes = codes_above_minimum(x, 15)
-    return np.concatenate([pair, codes[:, :16] | (codes[:, 16:] << np.uint8(4))], axis=1)
+    return np.concatenate([pair, join_nibbles(codes)], axis=1)
+
+
+def read_scale_and_minimum(blocks: Blocks) -> tuple[F32, F32]:
+    """(n, type_size) uint8 that begin with d and m -> d and -m, (n, 1) each."""
+    pair = np.ascontiguousarray(blocks[:, :4]).view(np.float16).astype(np.float32)
+    return pair[:, :1], -pair[:, 1:]
+
+
+def _write_codes(blocks: Blocks, codes: Codes) -> None:
+    blocks[:, 4:] = join_nibbles(codes)
 
 
 def dequantize_blocks(blocks: Blocks) -> Values:
@@ -42,4 +54,5 @@ def dequantize_blocks(blocks: Blocks) -> Values:
     return pair[:, :1] * nibbles.astype(np.float32) + pair[:, 1:]
 
 
-Q4_1 = Format("Q4_1", 3, 32, 20, quantize_blocks, dequantize_blocks, "legacy_kernels")
+LAYOUT = Layout(0, 15, read_scale_and_minimum, _write_codes)
+Q4_1 = Format("Q4_1", 3, 32, 20, quantize_blocks, dequantize_blocks, "legacy_kernels", LAYOUT)

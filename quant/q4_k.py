@@ -21,19 +21,18 @@ import numpy as np
 import numpy.typing as npt
 
 from .format import Blocks, Format, Values
-
-F32 = npt.NDArray[np.float32]
+from .grid import F32, Codes, Layout
 
 
 def scales_and_minimums(blocks: Blocks) -> tuple[F32, F32]:
-    """(n, 16 or more) uint8, the start of super-blocks -> d * s and dmin * m, (n, 8, 1) each."""
+    """(n, 16 or more) uint8, the start of super-blocks -> d * s and dmin * m, (n, 8) each."""
     pair = np.ascontiguousarray(blocks[:, :4]).view(np.float16).astype(np.float32)
     packed = blocks[:, 4:16].reshape(-1, 3, 4)
     first, top = packed[:, :2] & np.uint8(63), packed[:, :2] >> np.uint8(6) << np.uint8(4)
     low = np.stack([packed[:, 2] & np.uint8(15), packed[:, 2] >> np.uint8(4)], axis=1)
     six_bits = np.concatenate([first, low | top], axis=2).astype(np.float32)  # (n, 2, 8)
     scaled = pair[:, :, None] * six_bits
-    return scaled[:, 0, :, None], scaled[:, 1, :, None]
+    return scaled[:, 0], scaled[:, 1]
 
 
 def nibbles(qs: Blocks) -> npt.NDArray[np.uint8]:
@@ -43,11 +42,23 @@ def nibbles(qs: Blocks) -> npt.NDArray[np.uint8]:
     return codes.reshape(-1, 8, 32)
 
 
+def join_nibbles(codes: Codes) -> Blocks:
+    """(n, 256) codes 0..15 -> (n, 128) uint8."""
+    pairs = codes.reshape(-1, 4, 2, 32)
+    return (pairs[:, :, 0] | pairs[:, :, 1] << np.uint8(4)).reshape(-1, 128)
+
+
 def dequantize_blocks(blocks: Blocks) -> Values:
     """(n, 144) uint8 -> (n, 256) float32."""
     scale, minimum = scales_and_minimums(blocks)
-    values: Values = scale * nibbles(blocks[:, 16:]).astype(np.float32) - minimum
+    codes = nibbles(blocks[:, 16:]).astype(np.float32)
+    values: Values = scale[:, :, None] * codes - minimum[:, :, None]
     return values.reshape(-1, 256)
 
 
-Q4_K = Format("Q4_K", 12, 256, 144, None, dequantize_blocks, "q4_k_kernels")
+def _write_codes(blocks: Blocks, codes: Codes) -> None:
+    blocks[:, 16:] = join_nibbles(codes)
+
+
+LAYOUT = Layout(0, 15, scales_and_minimums, _write_codes)
+Q4_K = Format("Q4_K", 12, 256, 144, None, dequantize_blocks, "q4_k_kernels", LAYOUT)

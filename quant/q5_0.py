@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .format import Blocks, Format, Values
+from .grid import Codes, Layout
+from .q4_0 import read_scale
 
 
 def pack_codes(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -26,7 +28,8 @@ def unpack_codes(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """(n, 20), qh and qs -> (n, 32) codes 0..31."""
     high = np.unpackbits(packed[:, :4], axis=1, bitorder="little")
     low = np.concatenate([packed[:, 4:] & np.uint8(15), packed[:, 4:] >> np.uint8(4)], axis=1)
-    return low | high << np.uint8(4)
+    codes: Codes = low | high << np.uint8(4)
+    return codes
 
 
 def quantize_blocks(x: Values) -> Blocks:
@@ -46,4 +49,9 @@ def dequantize_blocks(blocks: Blocks) -> Values:
     return (unpack_codes(blocks[:, 2:]).astype(np.float32) - np.float32(16)) * d
 
 
-Q5_0 = Format("Q5_0", 6, 32, 22, quantize_blocks, dequantize_blocks, "legacy_kernels")
+def _write_codes(blocks: Blocks, codes: Codes) -> None:
+    blocks[:, 2:] = pack_codes(codes)
+
+
+LAYOUT = Layout(-16, 15, read_scale, _write_codes)
+Q5_0 = Format("Q5_0", 6, 32, 22, quantize_blocks, dequantize_blocks, "legacy_kernels", LAYOUT)

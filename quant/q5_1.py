@@ -13,7 +13,8 @@ A tensor (rows, cols) is (rows, cols / 32 * 24) uint8; cols must divide by 32. 6
 import numpy as np
 
 from .format import Blocks, Format, Values
-from .q4_1 import codes_above_minimum
+from .grid import Codes, Layout
+from .q4_1 import codes_above_minimum, read_scale_and_minimum
 from .q5_0 import pack_codes, unpack_codes
 
 
@@ -29,4 +30,9 @@ def dequantize_blocks(blocks: Blocks) -> Values:
     return pair[:, :1] * unpack_codes(blocks[:, 4:]).astype(np.float32) + pair[:, 1:]
 
 
-Q5_1 = Format("Q5_1", 7, 32, 24, quantize_blocks, dequantize_blocks, "legacy_kernels")
+def _write_codes(blocks: Blocks, codes: Codes) -> None:
+    blocks[:, 4:] = pack_codes(codes)
+
+
+LAYOUT = Layout(0, 31, read_scale_and_minimum, _write_codes)
+Q5_1 = Format("Q5_1", 7, 32, 24, quantize_blocks, dequantize_blocks, "legacy_kernels", LAYOUT)

@@ -15,7 +15,8 @@ The layout is GGML's.
 import numpy as np
 
 from .format import Blocks, Format, Values
-from .q4_k import nibbles, scales_and_minimums
+from .grid import Codes, Layout
+from .q4_k import join_nibbles, nibbles, scales_and_minimums
 
 
 def dequantize_blocks(blocks: Blocks) -> Values:
@@ -23,8 +24,15 @@ def dequantize_blocks(blocks: Blocks) -> Values:
     scale, minimum = scales_and_minimums(blocks)
     bits = blocks[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & np.uint8(1)
     codes = nibbles(blocks[:, 48:]) | bits << np.uint8(4)
-    values: Values = scale * codes.astype(np.float32) - minimum
+    values: Values = scale[:, :, None] * codes.astype(np.float32) - minimum[:, :, None]
     return values.reshape(-1, 256)
 
 
-Q5_K = Format("Q5_K", 13, 256, 176, None, dequantize_blocks, "q5_k_kernels")
+def _write_codes(blocks: Blocks, codes: Codes) -> None:
+    high = (codes >> np.uint8(4)).reshape(-1, 8, 32) << np.arange(8, dtype=np.uint8)[:, None]
+    blocks[:, 16:48] = np.bitwise_or.reduce(high, axis=1)
+    blocks[:, 48:] = join_nibbles(codes & np.uint8(15))
+
+
+LAYOUT = Layout(0, 31, scales_and_minimums, _write_codes)
+Q5_K = Format("Q5_K", 13, 256, 176, None, dequantize_blocks, "q5_k_kernels", LAYOUT)

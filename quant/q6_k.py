@@ -21,8 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .format import Blocks, Format, Values
-
-F32 = npt.NDArray[np.float32]
+from .grid import F32, Codes, Layout
 
 # The search. The weight of largest magnitude, coded as -32, would give the sub-block of the largest
 # weight the sub-scale LARGEST: below 127, because it pays to try greater ones. Tried are the
@@ -77,6 +76,12 @@ def _pack_codes(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
     return np.concatenate([ql.reshape(-1, 128), qh.reshape(-1, 64)], axis=1)
 
 
+def _scales(blocks: Blocks) -> tuple[F32, None]:
+    scales = np.ascontiguousarray(blocks[:, 192:208]).view(np.int8).astype(np.float32)
+    d = np.ascontiguousarray(blocks[:, 208:]).view(np.float16).astype(np.float32)
+    return d * scales, None
+
+
 def dequantize_blocks(blocks: Blocks) -> Values:
     """(n, 210) uint8 -> (n, 256) float32."""
     ql = blocks[:, :128].reshape(-1, 2, 2, 32)
@@ -84,10 +89,14 @@ def dequantize_blocks(blocks: Blocks) -> Values:
     low = np.concatenate([ql & np.uint8(15), ql >> np.uint8(4)], axis=2)
     high = qh >> np.array([0, 2, 4, 6], np.uint8)[:, None] & np.uint8(3)
     codes = (low | high << np.uint8(4)).astype(np.float32) - np.float32(32)
-    scales = np.ascontiguousarray(blocks[:, 192:208]).view(np.int8).astype(np.float32)
-    d = np.ascontiguousarray(blocks[:, 208:]).view(np.float16).astype(np.float32)
-    values: Values = (d * scales)[:, :, None] * codes.reshape(-1, 16, 16)
+    scale, _ = _scales(blocks)
+    values: Values = scale[:, :, None] * codes.reshape(-1, 16, 16)
     return values.reshape(-1, 256)
 
 
-Q6_K = Format("Q6_K", 14, 256, 210, quantize_blocks, dequantize_blocks, "q6_k_kernels")
+def _write_codes(blocks: Blocks, codes: Codes) -> None:
+    blocks[:, :192] = _pack_codes(codes.reshape(-1, 2, 4, 32).view(np.int8))
+
+
+LAYOUT = Layout(-32, 31, _scales, _write_codes)
+Q6_K = Format("Q6_K", 14, 256, 210, quantize_blocks, dequantize_blocks, "q6_k_kernels", LAYOUT)

@@ -11,6 +11,8 @@ A tensor (rows, cols) is (rows, cols / 32 * 34) uint8; cols must divide by 32. 8
 import numpy as np
 
 from .format import Blocks, Format, Values
+from .grid import Codes, Layout
+from .q4_0 import read_scale
 
 
 def _round_half_away(x: Values) -> Values:
@@ -36,4 +38,9 @@ def dequantize_blocks(blocks: Blocks) -> Values:
     return np.ascontiguousarray(blocks[:, 2:]).view(np.int8).astype(np.float32) * d
 
 
-Q8_0 = Format("Q8_0", 8, 32, 34, quantize_blocks, dequantize_blocks, "q8_0_kernels")
+def _write_codes(blocks: Blocks, codes: Codes) -> None:
+    blocks[:, 2:] = codes ^ np.uint8(128)  # int8, counted from -128
+
+
+LAYOUT = Layout(-128, 127, read_scale, _write_codes)
+Q8_0 = Format("Q8_0", 8, 32, 34, quantize_blocks, dequantize_blocks, "q8_0_kernels", LAYOUT)
