@@ -319,6 +319,7 @@ def add_halves(typingctx: Any, a: Any, b: Any) -> Any:
     highs = [lane + half for lane in lows]
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.add(shuffle(builder, *args, lows), shuffle(builder, *args, highs))
+        low, high = args
+        return builder.add(shuffle(builder, low, high, lows), shuffle(builder, low, high, highs))
 
     return a(a, a), emit
