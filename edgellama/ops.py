@@ -9,9 +9,10 @@ import math
 
 import numpy as np
 
-from .quant.activations import quantize_block, quantize_row
+from .quant.activations import quantize_columns
+from .quant.amx import TOKENS, narrow_columns, turn_columns
 from .quant.jit import inlined, kernel
-from .quant.kernels import BLOCK
+from .quant.kernels import BFLOAT, BLOCK, MANY
 from .quant.records import address_of, call_entry
 from .quant.simd.atomic import fetch_add
 from .quant.simd.vector import (
@@ -32,8 +33,10 @@ from .quant.simd.vector import (
 LANES = 16
 FEW = 4  # up to so many tokens, streaming rows is quicker than unpacking them
 MAX_CHUNK = 256  # rows taken at once for few tokens: long runs suit the memory
-TILE_CHUNK = 64  # rows taken at once for many tokens: their outputs stay in the cache
-LARGEST_BATCH = 256  # rows of a batch that one step takes
+# Rows taken at once for many tokens: their outputs, or AMX's widened weights, stay in the cache.
+TILE_CHUNK = 128 if BFLOAT else 64
+# Rows of a batch that one step takes: on AMX, widening the weights costs as much as 96 of them.
+LARGEST_BATCH = 512 if BFLOAT else 256
 
 
 @inlined
@@ -78,8 +81,31 @@ def embed(s, counter):
 
 
 @kernel
-def _norm_row(s, x, weight, target, t):
-    """target[t] = x / rms(x) * weight, and its codes.  RMSNorm: Zhang and Sennrich, 2019."""
+def rows_at_once(n):
+    """Rows of a batch of n that a thread prepares together: those that share tiles."""
+    return TOKENS if BFLOAT and n >= MANY else 1
+
+
+@kernel
+def prepare(s, x, t, first, last, n):
+    """Values first..last of row t as the products of n tokens read them, beside the values."""
+    if BFLOAT and n >= MANY:
+        narrow_columns(x, t, first, last)
+    elif s.quantized:
+        quantize_columns(x, t, first, last)
+
+
+@kernel
+def complete(x, t, first, last, n):
+    """The last of what `prepare` does, for the rows_at_once(n) rows from t on."""
+    if BFLOAT and n >= MANY:
+        turn_columns(x, t, first, last)
+
+
+@kernel
+def _norm_row(s, x, weight, t, n):
+    """normed[t] = x / rms(x) * weight, as one of n rows.  RMSNorm: Zhang and Sennrich, 2019."""
+    target = s.normed
     squares = splat_f32x16(np.float32(0))
     for i in range(0, s.x_stride * 4, LANES * 4):
         v = load_f32x16(x + i)
@@ -89,29 +115,34 @@ def _norm_row(s, x, weight, target, t):
     to = target.values + t * target.padded * 4
     for i in range(0, s.x_stride * 4, LANES * 4):
         store(to + i, load_f32x16(x + i) * scale * load_f32x16(weight + i))
-    if s.quantized:
-        quantize_row(target, t)
+    prepare(s, target, t, 0, target.padded, n)
 
 
 @kernel
 def norm(s, weight, counter):
     """normed[t] = RMSNorm of x[t]."""
+    rows = rows_at_once(s.n)
     while True:
-        t = fetch_add(counter, 1)
-        if t >= s.n:
+        first = fetch_add(counter, rows)
+        if first >= s.n:
             return
-        _norm_row(s, s.x + t * s.x_stride * 4, weight, s.normed, t)
+        for t in range(first, min(first + rows, s.n)):
+            _norm_row(s, s.x + t * s.x_stride * 4, weight, t, s.n)
+        complete(s.normed, first, 0, s.normed.padded, s.n)
 
 
 @kernel
 def norm_wanted(s, counter):
     """normed[i] = RMSNorm of the i-th row whose logits are asked for."""
+    rows = rows_at_once(s.n_wanted)
     while True:
-        i = fetch_add(counter, 1)
-        if i >= s.n_wanted:
+        first = fetch_add(counter, rows)
+        if first >= s.n_wanted:
             return
-        row = load_i64(s.wanted + i * 8)
-        _norm_row(s, s.x + row * s.x_stride * 4, s.output_norm, s.normed, i)
+        for i in range(first, min(first + rows, s.n_wanted)):
+            row = load_i64(s.wanted + i * 8)
+            _norm_row(s, s.x + row * s.x_stride * 4, s.output_norm, i, s.n_wanted)
+        complete(s.normed, first, 0, s.normed.padded, s.n_wanted)
 
 
 @kernel
@@ -124,7 +155,7 @@ def chunk_of(rows, n, nth):
 @kernel
 def multiply(m, x, first, last, n, out, out_stride, scratch):
     """out[t, r - first] = matrix row r . activations t."""
-    by = m.dot if n <= FEW else m.tile
+    by = m.dot if n <= FEW else m.tile if n < MANY else m.batch
     call_entry(by, (address_of(m), address_of(x), first, last, n, out, out_stride, scratch))
 
 
@@ -187,22 +218,25 @@ def swiglu(s, layer, counter, nth, ith):
         multiply(layer.ffn_gate, s.normed, first, last, s.n, gate, chunk * 4, scratch)
         multiply(layer.ffn_up, s.normed, first, last, s.n, up, chunk * 4, scratch)
         for t in range(s.n):
-            for r in range(0, last - first, BLOCK):
-                for i in range(r, r + BLOCK, LANES):
-                    g = load_f32x16(gate + (t * chunk + i) * 4)
-                    u = load_f32x16(up + (t * chunk + i) * 4)
-                    value = g / (one + exp(zero - g)) * u
-                    value = first_lanes(value, last - first - i, np.float32(0))
-                    store(h.values + (t * h.padded + first + i) * 4, value)
-                if s.quantized:
-                    quantize_block(h, t, (first + r) // BLOCK)
+            for i in range(0, last - first, LANES):
+                g = load_f32x16(gate + (t * chunk + i) * 4)
+                u = load_f32x16(up + (t * chunk + i) * 4)
+                value = g / (one + exp(zero - g)) * u
+                value = first_lanes(value, last - first - i, np.float32(0))
+                store(h.values + (t * h.padded + first + i) * 4, value)
+            prepare(s, h, t, first, last, s.n)
+        for t in range(0, s.n, TOKENS):
+            complete(h, t, first, last, s.n)
 
 
 @kernel
-def quantize_attended(s, counter):
-    """Codes of the attention's output (its heads may be narrower than a block)."""
+def prepare_attended(s, counter):
+    """The attention's output as the products read it (its heads may be narrower than a block)."""
+    rows = rows_at_once(s.n)
     while True:
-        t = fetch_add(counter, 1)
-        if t >= s.n:
+        first = fetch_add(counter, rows)
+        if first >= s.n:
             return
-        quantize_row(s.attended, t)
+        for t in range(first, min(first + rows, s.n)):
+            prepare(s, s.attended, t, 0, s.attended.padded, s.n)
+        complete(s.attended, first, 0, s.attended.padded, s.n)

@@ -15,14 +15,15 @@ from .ops import (
     embed,
     norm,
     norm_wanted,
+    prepare_attended,
     project,
     project_add,
     project_qkv,
-    quantize_attended,
     scratch_of,
     swiglu,
 )
 from .quant.jit import entry
+from .quant.kernels import BFLOAT
 from .quant.records import record_at
 from .quant.simd.atomic import barrier
 
@@ -51,8 +52,8 @@ def step(context, ith, nth):
         barrier(wait, nth)
         attend(s, i, c + 5 * LINE, ith)
         barrier(wait, nth)
-        if s.quantized:
-            quantize_attended(s, c + 6 * LINE)
+        if s.quantized or BFLOAT:
+            prepare_attended(s, c + 6 * LINE)
             barrier(wait, nth)
         project_add(s, layer.attn_output, s.attended, c + 7 * LINE, nth, ith)
         barrier(wait, nth)

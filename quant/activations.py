@@ -16,7 +16,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from .jit import inlined, kernel
-from .kernels import ACTIVATIONS, BLOCK, PAD
+from .kernels import ACTIVATIONS, BFLOAT, BLOCK, PAD
 from .simd.vector import (
     call,
     constant,
@@ -76,10 +76,16 @@ def pair_place(block):
 
 
 @kernel
+def quantize_columns(x, t, first, last):
+    """Codes, scales and sums of row t, in the blocks that columns first..last touch."""
+    for block in range(first // BLOCK, -(-last // BLOCK)):
+        quantize_block(x, t, block)
+
+
+@kernel
 def quantize_row(x, t):
     """Codes, scales and sums of row t of the activations record x, from its values."""
-    for block in range(x.padded // BLOCK):
-        quantize_block(x, t, block)
+    quantize_columns(x, t, 0, x.padded)
 
 
 def new_activations(rows: int, cols: int) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
@@ -94,6 +100,11 @@ def new_activations(rows: int, cols: int) -> tuple[NDArray[Any], dict[str, NDArr
         "sums": np.zeros((rows, blocks), np.int32),
         "half_sums": np.zeros((rows, blocks, 2), np.int16),
     }
+    if BFLOAT:
+        n = -(-rows // 32) * 32 * padded
+        bits = np.zeros(n + 32, np.uint16)
+        start = -bits.ctypes.data % 64 // 2  # a row of a tile is a cache line
+        arrays["tiles"] = bits[start : start + n].reshape(-1, blocks, 2, 16, 16, 2)
     record = np.zeros((), ACTIVATIONS)
     record["padded"] = padded
     for name, array in arrays.items():

@@ -217,7 +217,8 @@ def unpack_bf16(matrix, row, out, scratch):
 
 
 PRODUCTS = {
-    "F32": ProductKernels(dot_f32, tile_f32, unpack_f32, None, quantized=False),
+    # full weights are for full precision, on every tier
+    "F32": ProductKernels(dot_f32, tile_f32, unpack_f32, None, quantized=False, batch=tile_f32),
     "F16": ProductKernels(dot_f16, tile_f16, unpack_f16, None, quantized=False),
     "BF16": ProductKernels(dot_bf16, tile_bf16, unpack_bf16, None, quantized=False),
 }

@@ -3,15 +3,21 @@
 Every kernel is an entry: it takes int64 sizes and addresses, so that a step can call it through the
 address that stands in the matrix record, and only the formats of the model at hand are compiled.
 
-All kernels of a format give the same bits for the same row and token: `dot` and `tile` differ in
-speed, never in result. Sums run in one fixed order, whatever the batch, the threads or the CPU tier
-(of those with fused multiply-add):
+`dot` and `tile` of a format give the same bits for the same row and token: they differ in speed,
+never in result. Sums run in one fixed order, whatever the batch, the threads or the CPU tier (of
+those with fused multiply-add):
 
     quantized   each block's integer dot product, exact; times (weight scale * activation scale);
                 summed by block number modulo 8, then 8 -> 4 -> 2 -> 1 by halves; a format with
                 minimums adds, right behind each of these terms, minimum * (activation scale *
                 sum of the activation's codes), the sum exact; each addition is a fused one
     dense       float32 products summed by column modulo 16, then by halves
+
+`batch`, for MANY tokens and more, is `tile` too, but on the `amx` tier: there weights and
+activations are rounded to bfloat16 (F32 weights excepted), and products are summed in float32 in
+the order of the columns. A prompt then agrees with the same tokens one by one as closely as
+bfloat16 activations, 8 bits, agree with int8 codes of a block's scale: both keep the sums within 1 %
+rms. How a batch of MANY is cut and shared among threads still changes no bit.
 """
 
 from dataclasses import dataclass
@@ -19,9 +25,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from .jit import Entry
+from .simd.cpu import current_tier
 
 BLOCK = 32  # activations that share a scale
 PAD = 256  # columns of activations are padded with zeros to a multiple of this
+MANY = 16  # tokens from which on a batch is multiplied by `batch`
+BFLOAT = current_tier().tiles  # whether `batch` reads bfloat16 pairs, and neither values nor codes
 
 ACTIVATIONS = np.dtype(
     [
@@ -31,6 +40,9 @@ ACTIVATIONS = np.dtype(
         ("sums", np.int64),  # address of (n, padded / 32) int32: sum of the codes of a block
         ("pairs", np.int64),  # the same codes in the order that activations.py tells
         ("half_sums", np.int64),  # address of (n, padded / 16) int16: the same of half a block
+        # address of (n / 32, padded / 32, 2, 16, 16, 2) bfloat16 where BFLOAT: for 32 tokens and 32
+        # columns two tiles of 16 pairs of columns x 16 tokens; at a multiple of 64
+        ("tiles", np.int64),
         ("padded", np.int64),  # columns, a multiple of PAD
     ]
 )
@@ -43,7 +55,9 @@ MATRIX = np.dtype(
         ("row_bytes", np.int64),
         ("dot", np.int64),  # addresses of the format's kernels
         ("tile", np.int64),
+        ("batch", np.int64),
         ("unpack", np.int64),
+        ("widen", np.int64),  # 0 where `batch` does not call it
         ("quantized", np.int64),  # 1: the kernels read codes and scales; 0: they read values
     ]
 )
@@ -53,16 +67,19 @@ MATRIX = np.dtype(
 class ProductKernels:
     """The entries of a format.
 
-    dot, tile: (matrix, activations, first, last, n, out, out_stride, scratch)
+    dot, tile, batch: (matrix, activations, first, last, n, out, out_stride, scratch)
         out[t, r - first] = matrix[r] . activations[t] for rows first..last and tokens 0..n,
         float32; out_stride in bytes. `dot` suits few tokens: it streams the rows; `tile` suits
-        many: it unpacks 16 rows at a time into `scratch` and uses them for all tokens.
+        many: it unpacks 16 rows at a time into `scratch` and uses them for all tokens; `batch`
+        suits MANY and more. None: AMX's product where the tier has it, else `tile`
     unpack: (matrix, row, out, scratch)
         the row as float32, and zeros up to the next multiple of 16 columns
+    widen: (matrix, first, last, out, out_stride, scratch)
+        the rows as bfloat16, and zeros up to the next multiple of 32 columns. None: by `unpack`
     pack: (values, n_blocks, out)
         float32 to packed blocks, the same bytes as Format.quantize_blocks; None where numpy is
         quick
-    scratch_bytes: what `tile` and `dot` need of scratch, for a number of columns
+    scratch_bytes: what the products need of scratch, for a number of columns
     """
 
     dot: Entry
@@ -70,13 +87,31 @@ class ProductKernels:
     unpack: Entry
     pack: Entry | None
     quantized: bool
+    widen: Entry | None = None
+    batch: Entry | None = None
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """What stands in a matrix record: the fields of MATRIX that are addresses of kernels."""
+        found = {"dot": self.dot, "tile": self.tile, "unpack": self.unpack}
+        if self.batch is not None or not BFLOAT:
+            return found | {"batch": self.batch or self.tile}
+        from . import amx
+
+        return found | {"batch": amx.product, "widen": self.widen or amx.widen_unpacked}
 
     def scratch_bytes(self, cols: int) -> int:
         padded = -(-cols // PAD) * PAD
         if self.quantized:
             scales = padded // BLOCK * 9  # two sub-scales and minimums, and an eighth of their own
-            return TILE_ROWS * (padded + scales) + 8 * TILE_ROWS * TILE_TOKENS * 4
-        return 8 * padded * 4 + 256  # eight rows as float32, and the end of one
+            needed = TILE_ROWS * (padded + scales) + 8 * TILE_ROWS * TILE_TOKENS * 4
+        else:
+            needed = 8 * padded * 4 + 256  # eight rows as float32, and the end of one
+        if not BFLOAT:
+            return needed
+        from .amx import SCRATCH_BYTES
+
+        return max(needed, SCRATCH_BYTES)
 
 
 TILE_ROWS = 16

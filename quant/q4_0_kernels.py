@@ -7,7 +7,7 @@ from .jit import entry, inlined, kernel
 from .kernels import BLOCK, TILE_ROWS, ProductKernels
 from .memory import copy_bytes, zero_bytes
 from .records import activations_at, matrix_at
-from .simd.half import load_8_scales_18, load_f16, store_f16
+from .simd.half import load_8_scales_18, load_f16, load_f16_16_times, store_bf16x32, store_f16
 from .simd.integer import add_products, no_nibbles, sum_half_lanes
 from .simd.vector import (
     between,
@@ -20,12 +20,15 @@ from .simd.vector import (
     i32x16_to_i8,
     join,
     join_nibbles,
+    lane_numbers,
     load_f32,
     load_f32x8,
     load_f32x16,
     load_i8x16,
     load_i8x32,
     load_i32x8,
+    look_up_high,
+    look_up_low,
     low_nibbles,
     prefetch,
     smaller_int,
@@ -141,6 +144,20 @@ def unpack(matrix, row, out, scratch):
         store(out + block * BLOCK * 4 + 64, (i8x16_to_f32(high_nibbles(q)) - eight) * d)
 
 
+@entry
+def widen(matrix, first, last, out, out_stride, scratch):
+    m = matrix_at(matrix)
+    weights = lane_numbers() - splat_f32x16(np.float32(OFFSET))  # of the codes 0..15
+    for row in range(first, last):
+        w, to = m.data + row * m.row_bytes, out + (row - first) * out_stride
+        for _ in range(m.cols // BLOCK):
+            prefetch(w + 2 * m.row_bytes)
+            table, q = weights * load_f16_16_times(w), load_i8x16(w + 2)
+            store_bf16x32(to, look_up_low(table, q), look_up_high(table, q))
+            w += BYTES
+            to += 2 * BLOCK
+
+
 @inlined
 def _codes(values, inverse):
     """trunc(value * inverse + 8.5), at most 15; 0 where that is no number."""
@@ -163,4 +180,4 @@ def pack(values, n_blocks, out):
         store(out + block * BYTES + 2, join_nibbles(_codes(at, inverse), _codes(at + 64, inverse)))
 
 
-PRODUCTS = {"Q4_0": ProductKernels(dot, tile, unpack, pack, quantized=True)}
+PRODUCTS = {"Q4_0": ProductKernels(dot, tile, unpack, pack, quantized=True, widen=widen)}

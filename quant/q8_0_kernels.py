@@ -7,7 +7,7 @@ from .jit import entry, inlined, kernel
 from .kernels import BLOCK, TILE_ROWS, ProductKernels
 from .memory import copy_bytes, zero_bytes
 from .records import activations_at, matrix_at
-from .simd.half import load_8_scales_34, load_f16, store_f16
+from .simd.half import load_8_scales_34, load_f16, load_f16_16_times, store_bf16x32, store_f16
 from .simd.integer import add_halves, dot4_signed, no_bytes, sum_half_lanes
 from .simd.vector import (
     f32x16_to_i32,
@@ -117,6 +117,20 @@ def unpack(matrix, row, out, scratch):
         store(out + block * BLOCK * 4 + 64, i8x16_to_f32(load_i8x16(w + 18)) * d)
 
 
+@entry
+def widen(matrix, first, last, out, out_stride, scratch):
+    m = matrix_at(matrix)
+    for row in range(first, last):
+        w, to = m.data + row * m.row_bytes, out + (row - first) * out_stride
+        for _ in range(m.cols // BLOCK):
+            prefetch(w + 2 * m.row_bytes)
+            d = load_f16_16_times(w)
+            low, high = i8x16_to_f32(load_i8x16(w + 2)), i8x16_to_f32(load_i8x16(w + 18))
+            store_bf16x32(to, low * d, high * d)
+            w += BYTES
+            to += 2 * BLOCK
+
+
 @inlined
 def _codes(values, inverse):
     """value * inverse to the nearest integer, halves away from zero."""
@@ -138,4 +152,4 @@ def pack(values, n_blocks, out):
         store(to + 18, _codes(at + 64, inverse))
 
 
-PRODUCTS = {"Q8_0": ProductKernels(dot, tile, unpack, pack, quantized=True)}
+PRODUCTS = {"Q8_0": ProductKernels(dot, tile, unpack, pack, quantized=True, widen=widen)}

@@ -12,6 +12,7 @@ from edgellama.config import ModelConfig
 from edgellama.errors import ContextFull, InvalidRequest
 from edgellama.gguf import GGUFFile
 from edgellama.quant import FORMATS, find_format
+from edgellama.quant.kernels import BFLOAT, MANY
 from edgellama.weights import load_weights
 
 N_CTX = 400
@@ -76,6 +77,16 @@ def relative_rms(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.sqrt(((found - expected) ** 2).mean()) / expected.std())
 
 
+def assert_same(found: np.ndarray, expected: np.ndarray, *, like: bool = False) -> None:
+    """To the last bit. On AMX only when batches are `like`, all of MANY or all of fewer: the ones are
+    rounded to bfloat16, the others to int8, each up to 3 % rms from float32 as the tests above say.
+    """
+    if BFLOAT and not like:
+        assert relative_rms(found, expected) <= 4e-2
+    else:
+        assert np.array_equal(found, expected)
+
+
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_float32_logits_equal_the_reference(load: Load, shape: dict[str, int]) -> None:
     found, expected = (all_logits(load(b, **shape), tokens(LONG)) for b in ("cpu", "reference"))
@@ -92,7 +103,8 @@ def test_scaled_rope_equals_the_reference(load: Load) -> None:
 @pytest.mark.parametrize("fmt", ["F16", "BF16"])
 def test_half_precision_weights_lose_only_what_the_cache_rounds(load: Load, fmt: str) -> None:
     found, expected = (all_logits(load(b, format=fmt), tokens(LONG)) for b in ("cpu", "reference"))
-    assert relative_rms(found, expected) <= 1e-3  # keys and values in float16: 2.8e-4 each
+    # keys and values in float16: 2.8e-4 each; a batch in bfloat16: 1.1e-3 in each weight and value
+    assert relative_rms(found, expected) <= (2e-2 if BFLOAT else 1e-3)
 
 
 @pytest.mark.parametrize("fmt", [f.name for f in FORMATS if not f.products.quantized])
@@ -100,6 +112,11 @@ def test_unrounded_activations_and_a_float32_cache_are_exact(load: Load, fmt: st
     shape = {"format": fmt, **shape_for(fmt)}
     found = all_logits(load(kv_type="f32", **shape), tokens(LONG))
     expected = all_logits(load("reference", **shape), tokens(LONG))
+    if BFLOAT:  # a prompt is rounded, and tokens one by one are not
+        assert relative_rms(found, expected) <= 2e-2
+        backend = load(kv_type="f32", **shape)
+        one_by_one = enumerate(tokens(LONG)[:, None])
+        found = np.concatenate([all_logits(backend, one, start=i) for i, one in one_by_one])
     # the same float32 operations in another order: some twenty roundings of 6e-8
     assert relative_rms(found, expected) <= 3e-6
 
@@ -141,7 +158,7 @@ def test_prefill_in_any_chunks_equals_token_by_token(load: Load, fmt: str, kv_ty
         backend = load(kv_type=kv_type, **shape)
         cuts = np.cumsum([0, *sizes])
         parts = [all_logits(backend, ids[a:b], start=int(a)) for a, b in itertools.pairwise(cuts)]
-        assert np.array_equal(np.concatenate(parts), whole)
+        assert_same(np.concatenate(parts), whole, like=min(sizes) >= MANY)
 
 
 @pytest.mark.parametrize("fmt", ["F32", "Q8_0", "Q4_0"])
@@ -178,7 +195,7 @@ def test_interleaved_sequences_equal_each_alone(load: Load, fmt: str) -> None:
         for sequence in (0, 1):
             found[sequence].append(logits[sequence::2])
     for sequence in (0, 1):
-        assert np.array_equal(np.concatenate(found[sequence]), alone[sequence])
+        assert_same(np.concatenate(found[sequence]), alone[sequence])
 
 
 def test_rewind_is_as_if_it_never_happened(load: Load) -> None:
@@ -189,7 +206,8 @@ def test_rewind_is_as_if_it_never_happened(load: Load) -> None:
         backend.rewind(0, keep)
         all_logits(backend, tokens(20, seed=9), start=keep)
         backend.rewind(0, keep)
-        assert np.array_equal(all_logits(backend, ids[keep:], start=keep), whole[keep:])
+        again = all_logits(backend, ids[keep:], start=keep)
+        assert_same(again, whole[keep:], like=len(again) >= MANY)
 
 
 @pytest.mark.parametrize("shared", [64, 100, 150])
@@ -225,7 +243,7 @@ def test_only_wanted_rows_come_back_in_their_order(load: Load) -> None:
     whole = all_logits(load(format="Q4_0"), ids)
     batch = Batch.of(ids)
     batch.wanted[[3, 17, 40]] = True
-    assert np.array_equal(load(format="Q4_0").forward(batch), whole[[3, 17, 40, 59]])
+    assert_same(load(format="Q4_0").forward(batch), whole[[3, 17, 40, 59]])
     assert load().forward(Batch.of(ids, wanted="none")).shape == (0, whole.shape[1])
 
 

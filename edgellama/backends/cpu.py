@@ -12,7 +12,7 @@ from edgellama.config import ModelConfig
 from edgellama.context import CACHE_LINE, CONTEXT, LAYER, n_counters
 from edgellama.errors import InvalidRequest
 from edgellama.kv_cache import KVCache
-from edgellama.ops import LANES, LARGEST_BATCH, MAX_CHUNK
+from edgellama.ops import LANES, LARGEST_BATCH, MAX_CHUNK, TILE_CHUNK
 from edgellama.quant import Format
 from edgellama.quant.activations import new_activations
 from edgellama.quant.jit import Entry, compile_entries
@@ -154,8 +154,8 @@ class CpuBackend:
         record["data"] = matrix.data.ctypes.data
         record["rows"], record["cols"] = matrix.rows, matrix.cols
         record["row_bytes"] = matrix.format.row_bytes(matrix.cols)
-        record["dot"], record["tile"] = products.dot.address, products.tile.address
-        record["unpack"] = products.unpack.address
+        for name, entry in products.entries.items():
+            record[name] = entry.address
         record["quantized"] = int(products.quantized)
         self._kept.append(matrix.data)
         return record
@@ -204,7 +204,7 @@ class CpuBackend:
     def _scratch_bytes(self, weights: ModelWeights) -> int:
         """Private memory of a thread: outputs of a chunk (gate and up), and an unpacked tile."""
         products = max(m.format.products.scratch_bytes(m.cols) for m in _matrices(weights))
-        outputs = 2 * LARGEST_BATCH * 64 * 4 + 2 * MAX_CHUNK * 4 * 4
+        outputs = 2 * LARGEST_BATCH * TILE_CHUNK * 4 + 2 * MAX_CHUNK * 4 * 4
         group = self.config.n_heads // self.config.n_kv_heads
         attention = attention_scratch_bytes(self.config.head_dim, group)
         largest = max(products + outputs, attention)
@@ -226,7 +226,7 @@ def entries_for(formats: Iterable[Format]) -> list[Entry]:
     """All that is compiled to run models whose matrices have these formats."""
     entries: list[Entry] = [*ENTRIES, step]
     for products in (format.products for format in formats):
-        entries += [products.dot, products.tile, products.unpack]
+        entries += products.entries.values()
     return entries
 
 

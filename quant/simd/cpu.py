@@ -4,20 +4,25 @@
     generic        nothing                                   portable vectors
     avx2           AVX2, FMA, F16C                           vpmaddubsw
     avx_vnni       the same and AVX-VNNI                     vpdpbusd on 256 bits
-    avx512_vnni    AVX-512 F, BW, DQ, VL and VNNI            vpdpbusd, 512-bit floats
+    avx512         AVX-512 F, BW, DQ and VL                  vpmaddubsw on 512 bits
+    avx512_vnni    the same and AVX-512 VNNI                 vpdpbusd on 512 bits
+    amx            the same, AVX-512 BF16, AMX TILE, BF16    that; of many tokens tdpbf16ps
     neon           any 64-bit ARM                            smull
     neon_dotprod   FEAT_DotProd (most since 2018)            sdot
     neon_i8mm      FEAT_I8MM, FEAT_DotProd (since 2021)      sdot
 
 `EDGELLAMA_CPU=<tier>` forces one; a tier that this CPU lacks is refused, never tried. A forced tier
 also bounds what LLVM may use on its own, so it shows how an older machine computes.
+
+`EDGELLAMA_CPU=<tier>-emulated` is for tests of the x86 tiers on a CPU with AVX2: the kernels are
+those of the tier, and each instruction that AVX2 lacks becomes plain vector code.
 """
 
 import ctypes
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -33,10 +38,15 @@ class Tier:
     products: str  # the instruction that multiplies bytes, as in the table above, or "portable"
     fma: bool = True
     f16c: bool = True  # one instruction converts float16
+    wide: bool = False  # 32 registers of 512 bits
+    tiles: bool = False  # AMX tiles of bfloat16
+    emulated: bool = False  # by plain vector code on a CPU with AVX2
 
 
 _AVX2 = frozenset({"avx2", "fma", "f16c"})
 _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+_VNNI = _AVX512 | {"avx512vnni"}
+_TILES = frozenset({"amx-tile", "amx-bf16"})
 _DOTPROD = frozenset({"dotprod"})
 _I8MM = _DOTPROD | {"i8mm"}
 
@@ -45,7 +55,17 @@ X86_TIERS = (  # best last
     GENERIC,
     Tier("avx2", _AVX2, "x86-64-v3", "", "vpmaddubsw"),
     Tier("avx_vnni", _AVX2 | {"avxvnni"}, "x86-64-v3", "+avxvnni", "vpdpbusd"),
-    Tier("avx512_vnni", _AVX512 | {"avx512vnni"}, "x86-64-v4", "+avx512vnni", "vpdpbusd"),
+    Tier("avx512", _AVX512, "x86-64-v4", "", "vpmaddubsw", wide=True),
+    Tier("avx512_vnni", _VNNI, "x86-64-v4", "+avx512vnni", "vpdpbusd", wide=True),
+    Tier(
+        "amx",
+        _VNNI | {"avx512bf16"} | _TILES,
+        "x86-64-v4",
+        "+avx512vnni,+avx512bf16,+amx-tile,+amx-bf16",
+        "vpdpbusd",
+        wide=True,
+        tiles=True,
+    ),
 )
 ARM_TIERS = (
     GENERIC,
@@ -75,7 +95,19 @@ def host_features() -> frozenset[str]:
         return _arm_features()
     from llvmlite import binding
 
-    return frozenset(name for name, present in binding.get_host_cpu_features().items() if present)
+    present = {name for name, is_there in binding.get_host_cpu_features().items() if is_there}
+    return frozenset(present if present >= _TILES and _tiles_granted() else present - _TILES)
+
+
+def _tiles_granted() -> bool:
+    """Ask the system, once for all threads, to keep this process's tile registers.
+
+    Without its consent the first tile instruction ends the process. Others than Linux: not known.
+    """
+    if sys.platform != "linux":
+        return False
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18  # <asm/prctl.h>, Linux 5.16
+    return ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
 
 
 # Of an ARM CPU LLVM knows only the model, and of a new one not even that: the system is asked.
@@ -134,6 +166,18 @@ def bounded() -> bool:
     return bool(os.environ.get(ENVIRONMENT)) or architecture() == "aarch64"
 
 
+def emulated_tiers(supported: tuple[Tier, ...]) -> list[Tier]:
+    """The tiers above AVX2 for a machine that has AVX2; none for another."""
+    names = [tier.name for tier in supported]
+    if "avx2" not in names:
+        return []
+    host = supported[names.index("avx2")]
+    return [
+        replace(tier, name=f"{tier.name}-emulated", cpu=host.cpu, features="", emulated=True)
+        for tier in X86_TIERS[names.index("avx2") + 1 :]
+    ]
+
+
 @cache
 def current_tier() -> Tier:
     """The tier of this process; ValueError when the forced one is unknown or not supported here."""
@@ -141,7 +185,7 @@ def current_tier() -> Tier:
     wanted = os.environ.get(ENVIRONMENT)
     if not wanted:
         return tiers[-1]
-    for tier in tiers:
+    for tier in (*tiers, *emulated_tiers(tiers)):
         if tier.name == wanted:
             return tier
     names = ", ".join(tier.name for tier in tiers)

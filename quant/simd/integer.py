@@ -101,6 +101,8 @@ def _accumulate(builder: Any, sums: Any, a: Any, b: Any, *, both_signed: bool) -
         return builder.add(sums, _portable_dot4(builder, a, b, both_signed=both_signed))
     if both_signed:
         a, b = _signed_operands(builder, a, b)
+    if _VNNI and current_tier().emulated:
+        return builder.add(sums, _portable_dot4(builder, a, b, both_signed=False))
     if _VNNI:
         return call(builder, "llvm.x86.avx512.vpdpbusd.256", i32x8.llvm, [sums, a, b])
     return builder.add(sums, _add_pairs(builder, _pairs(builder, a, b)))

@@ -549,6 +549,68 @@ def join_nibbles(typingctx: Any, low: Any, high: Any) -> Any:
 
 
 @intrinsic
+def lane_numbers(typingctx: Any) -> Any:
+    """0, 1, ... 15: f32x16."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return ir.Constant(f32x16.llvm, list(range(16)))
+
+    return f32x16(), emit
+
+
+def _looker_up(shift: int) -> Any:
+    @intrinsic
+    def look_up(typingctx: Any, table: Any, codes: Any) -> Any:
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            places = builder.lshr(builder.zext(args[1], i32x16.llvm), constant(i32x16.llvm, shift))
+            if current_tier().wide and not current_tier().emulated:  # reads the low four bits
+                name = "llvm.x86.avx512.permvar.sf.512"
+                return call(builder, name, f32x16.llvm, [args[0], places])
+            found = constant(f32x16.llvm, 0)
+            for lane in range(16):
+                place = builder.extract_element(places, ir.Constant(_I32, lane))
+                value = builder.extract_element(
+                    args[0], builder.and_(place, ir.Constant(_I32, 15))
+                )
+                found = builder.insert_element(found, value, ir.Constant(_I32, lane))
+            return found
+
+        return f32x16(f32x16, i8x16), emit
+
+    return look_up
+
+
+# The lane of f32x16 that a nibble of each byte of i8x16 names.
+look_up_low, look_up_high = _looker_up(0), _looker_up(4)
+
+
+@intrinsic
+def turn_16x16(typingctx: Any, address: Any) -> Any:
+    """Transpose 16 rows of 16 float32 (or of anything of 32 bits) where they are."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        places = [
+            builder.inttoptr(
+                builder.add(args[0], ir.Constant(args[0].type, 64 * row)), f32x16.llvm.as_pointer()
+            )
+            for row in range(16)
+        ]
+        rows = [builder.load(place, align=4) for place in places]
+        for bit in (8, 4, 2, 1):  # swap the off-diagonal quarters of squares of twice that side
+            for i in (row for row in range(16) if not row & bit):
+                j = i | bit
+                upper = [16 + lane - bit if lane & bit else lane for lane in range(16)]
+                lower = [16 + lane if lane & bit else lane + bit for lane in range(16)]
+                pair = rows[i], rows[j]
+                rows[i], rows[j] = (shuffle(builder, *pair, lanes) for lanes in (upper, lower))
+        for row, place in zip(rows, places, strict=True):
+            builder.store(row, place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), emit
+
+
+@intrinsic
 def power_of_two(typingctx: Any, exponent: Any) -> Any:
     """2 ** exponent for whole exponents -126..127: f32x16."""
 

@@ -6,8 +6,9 @@ from random_rows import random_rows
 
 from edgellama.quant import FORMATS, Format, find_format
 from edgellama.quant.activations import new_activations, quantize_row
+from edgellama.quant.amx import TOKENS, narrow_columns, turn_columns
 from edgellama.quant.jit import entry
-from edgellama.quant.kernels import BLOCK, MATRIX
+from edgellama.quant.kernels import BFLOAT, BLOCK, MANY, MATRIX
 from edgellama.quant.records import activations_at
 
 # columns: one block, a rest, whole groups, groups and a rest; dense formats take any width
@@ -19,6 +20,20 @@ DENSE_COLUMNS = (1, 7, 16, 40, 250, 300)
 def quantize_rows(activations, n):
     for t in range(n):
         quantize_row(activations_at(activations), t)
+
+
+@entry
+def fill_tiles(activations, n):
+    x = activations_at(activations)
+    for t in range(n):
+        narrow_columns(x, t, 0, x.padded)
+    for t in range(0, n, TOKENS):
+        turn_columns(x, t, 0, x.padded)
+
+
+def rounded_to_bfloat16(x: np.ndarray) -> np.ndarray:
+    bits = x.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
 
 
 class Product:
@@ -33,18 +48,21 @@ class Product:
         self.sums, self.half_sums, self.pairs = arrays["sums"], arrays["half_sums"], arrays["pairs"]
         self.values[:, :cols] = rng.standard_normal((n, cols)) * rng.exponential(size=(n, 1))
         quantize_rows.call(self.activations.ctypes.data, n)
+        if BFLOAT:
+            fill_tiles.call(self.activations.ctypes.data, n)
         self.matrix = np.zeros(1, MATRIX)
         self.matrix["data"] = self.packed.ctypes.data
         self.matrix["rows"], self.matrix["cols"] = rows, cols
         self.matrix["row_bytes"] = fmt.row_bytes(cols)
-        self.matrix["unpack"] = fmt.products.unpack.address
+        for name, kernel in fmt.products.entries.items():
+            self.matrix[name] = kernel.address
         self.scratch = np.empty(fmt.products.scratch_bytes(cols) + 64, np.uint8)
         self.scratch[-64:] = 77
 
     def run(self, name: str, first: int = 0, last: int | None = None) -> np.ndarray:
         last = self.rows if last is None else last
         out = np.full((self.n, last - first + 2), 7, np.float32)
-        getattr(self.format.products, name).call(
+        self.format.products.entries[name].call(
             self.matrix.ctypes.data, self.activations.ctypes.data, first, last, self.n,
             out.ctypes.data, out.strides[0], self.scratch.ctypes.data,
         )  # fmt: skip
@@ -58,6 +76,11 @@ class Product:
         if self.format.products.quantized:
             x = self.codes.astype(np.float64) * np.repeat(self.scales, BLOCK, axis=1)
         return x[:, : weights.shape[1]] @ weights.T
+
+
+    def exact_in_bfloat16(self) -> np.ndarray:
+        weights = rounded_to_bfloat16(self.format.dequantize(self.packed)).astype(np.float64)
+        return rounded_to_bfloat16(self.values)[:, : weights.shape[1]] @ weights.T
 
 
 def columns_of(fmt: Format) -> tuple[int, ...]:
@@ -137,6 +160,54 @@ def test_the_largest_codes_and_sub_scales_are_exact(name, kind):
     product.values[:4] = 127 * np.abs(np.sign(product.values[:4]))
     quantize_rows.call(product.activations.ctypes.data, 8)
     assert np.array_equal(product.run(kind), product.exact())
+
+
+needs_tiles = pytest.mark.skipif(not BFLOAT, reason="a matter of the amx tier")
+ON_TILES = [fmt for fmt in FORMATS if "widen" in fmt.products.entries]
+
+
+@needs_tiles
+@pytest.mark.parametrize("fmt", ON_TILES, ids=lambda f: f.name)
+@pytest.mark.parametrize(("rows", "n"), [(16, MANY), (37, 33), (133, 71)])
+def test_a_batch_on_tiles_is_the_product_of_bfloat16(fmt, rows, n):
+    product = Product(fmt, rows=rows, cols=width(fmt, 2100), n=n)
+    exact = product.exact_in_bfloat16()
+    # float32 sums of `cols` terms, one after the other: half a rounding of 6e-8 for each, at random
+    assert np.abs(product.run("batch") - exact).max() <= 2e-6 * np.abs(exact).max()
+
+
+@needs_tiles
+@pytest.mark.parametrize(("fmt", "cols"), CASES, ids=lambda v: getattr(v, "name", v))
+def test_a_batch_on_tiles_takes_any_width(fmt, cols):
+    product = Product(fmt, rows=20, cols=cols, n=20)
+    product.scratch[:-64] = 0xFF  # NaN
+    exact = product.exact_in_bfloat16() if fmt in ON_TILES else product.exact()
+    assert np.abs(product.run("batch") - exact).max() <= 2e-6 * np.abs(exact).max()
+
+
+@needs_tiles
+@pytest.mark.parametrize("fmt", ON_TILES, ids=lambda f: f.name)
+def test_a_row_and_a_token_on_tiles_do_not_depend_on_the_others(fmt):
+    product = Product(fmt, rows=50, cols=width(fmt, 320), n=40)
+    whole = product.run("batch")
+    assert np.array_equal(whole[:, 5:41], product.run("batch", 5, 41))
+    product.n = 17
+    assert np.array_equal(whole[:17], product.run("batch"))
+
+
+@needs_tiles
+@pytest.mark.parametrize("fmt", ON_TILES, ids=lambda f: f.name)
+def test_bfloat16_is_closer_to_float32_than_int8_activations(fmt):
+    product = Product(fmt, rows=64, cols=width(fmt, 512), n=32)
+    exact = product.values[:, : width(fmt, 512)] @ fmt.dequantize(product.packed).T
+
+    def error(kind: str) -> float:
+        return float(np.linalg.norm(product.run(kind) - exact) / np.linalg.norm(exact))
+
+    # 2 ** -9 at most for a weight and for a value, evenly spread: 0.16 % rms of each product
+    assert error("batch") < 0.0025
+    assert error("tile") < (0.01 if fmt.products.quantized else 1e-6)
+    assert error("batch") < error("tile") or not fmt.products.quantized
 
 
 @pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)

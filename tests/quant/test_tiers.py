@@ -24,8 +24,7 @@ features = set().union(*(tier.needs for tier in cpu.TIERS[wanted]))
 cpu.host_features = lambda: frozenset(features)
 from edgellama.quant import find_format
 for name in ("Q8_0", "Q6_K", "Q5_K", "Q5_0", "Q4_0", "IQ4_NL"):
-    products = find_format(name).products
-    for entry in (products.dot, products.tile):
+    for entry in find_format(name).products.entries.values():
         print(entry.compiled._library.get_asm_str())
 """
 BYTES_BY_SMULL = r"smull\tv\d+\.8h"  # other widths multiply other things
@@ -33,7 +32,12 @@ MADE_OF = {  # instructions that a tier's kernels have, and that they must not h
     "generic": ((), ("vpmaddubsw", "vpdpbusd", "ymm", "vfmadd")),
     "avx2": (("vpmaddubsw", "vfmadd", "vphaddd", "vpshufb"), ("vpdpbusd", "zmm")),
     "avx_vnni": (("vpdpbusd", "vfmadd"), ("vpmaddubsw", "zmm")),
-    "avx512_vnni": (("vpdpbusd", "vfmadd"), ("vpmaddubsw",)),
+    "avx512": (("vpmaddubsw", "vfmadd", "zmm"), ("vpdpbusd",)),
+    "avx512_vnni": (("vpdpbusd", "vfmadd", "zmm"), ("vpmaddubsw", "bf16")),
+    "amx": (
+        ("ldtilecfg", "tileloadd", "tdpbf16ps", "tilestored", "tilerelease", "vcvtne2ps2bf16"),
+        ("vpmaddubsw",),
+    ),
     "neon": (
         (BYTES_BY_SMULL, "sadalp\tv", "addp\tv", "fmla\tv", "fcvtl\tv", "tbl\tv"),
         ("sdot", "smmla"),
@@ -91,6 +95,17 @@ def test_a_tier_this_cpu_lacks_is_refused(monkeypatch, architecture, features, l
         cpu.current_tier.__wrapped__()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems are not asked")
+def test_tiles_need_the_consent_of_the_system(monkeypatch):
+    from llvmlite import binding
+
+    claimed = dict.fromkeys(("avx2", "amx-tile", "amx-bf16"), True)
+    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: claimed)
+    monkeypatch.setattr(cpu, "architecture", lambda: "x86_64")
+    granted = Path("/proc/cpuinfo").read_text().find("amx_tile") >= 0  # else the kernel refuses
+    assert ("amx-tile" in cpu.host_features.__wrapped__()) == granted
+
+
 def test_an_arm_cpu_on_an_unknown_system_has_plain_neon(monkeypatch):
     monkeypatch.setattr(cpu, "architecture", lambda: "aarch64")
     monkeypatch.setattr(cpu.sys, "platform", "plan9")
@@ -119,7 +134,7 @@ for name, cols in (("Q8_0", 352), ("Q6_K", 512), ("Q4_0", 352), ("BF16", 352),
                    ("IQ4_NL", 352), ("IQ4_XS", 512), ("Q5_K", 512), ("Q4_K", 512), ("Q3_K", 512),
                    ("Q2_K", 512), ("Q5_1", 352), ("Q5_0", 352), ("Q4_1", 352)):
     product = Product(find_format(name), rows=21, cols=cols, n=6)
-    digest.update(product.run("dot").tobytes())
+    digest.update(product.run(sys.argv[1]).tobytes())
 print(digest.hexdigest())
 """
 
@@ -128,9 +143,31 @@ print(digest.hexdigest())
 SAME_EVERYWHERE = "7de28bb1fd57c8f7ea8b0a9d936631410f126edc5cca98d83af01ffe773099d6"
 
 
-@pytest.mark.parametrize("tier", [tier.name for tier in cpu.supported_tiers() if tier.fma])
-def test_every_tier_with_fused_multiply_add_gives_the_same_bits(tier, tmp_path):
+EMULATED = [tier.name for tier in cpu.emulated_tiers(cpu.supported_tiers())]
+DIGESTS = [(tier.name, "dot") for tier in cpu.supported_tiers() if tier.fma]
+DIGESTS += [(tier, "tile") for tier in EMULATED if not tier.startswith("amx")]  # as avx512_vnni
+
+
+@pytest.mark.parametrize(("tier", "kind"), DIGESTS)
+def test_every_tier_with_fused_multiply_add_gives_the_same_bits(tier, kind, tmp_path):
     folder = Path(__file__).parent
     folders = [str(folder), str(folder.parent)]
-    done = run(DIGEST.format(tests=folders), tier, str(tmp_path))
+    done = run(DIGEST.format(tests=folders), tier, str(tmp_path), kind)
     assert done.stdout.strip() == SAME_EVERYWHERE, done.stderr
+
+
+PROMPT = """
+import sys
+sys.path += {tests!r}
+import test_kernels as t
+for fmt in t.ON_TILES:
+    t.test_a_batch_on_tiles_is_the_product_of_bfloat16(fmt, 37, 33)
+print(*[fmt.name for fmt in t.ON_TILES])
+"""
+
+
+@pytest.mark.skipif(not EMULATED, reason="needs AVX2")
+def test_the_kernels_for_tiles_work_where_tiles_are_emulated(tmp_path):
+    folder = Path(__file__).parent
+    done = run(PROMPT.format(tests=[str(folder), str(folder.parent)]), "amx-emulated", str(tmp_path))
+    assert {"Q4_0", "Q8_0", "Q6_K", "F16", "BF16"} <= set(done.stdout.split()), done.stderr
