@@ -158,9 +158,7 @@ def product(matrix, activations, first, last, n, out, out_stride, scratch):
             part.cols = min(COLUMNS, m.cols - column)
             part.data = m.data + m.row_bytes * column // m.cols
             to = state + _ROWS
-            call_entry(
-                m.widen, (state + _PART, start, start + rows, to, STRIDE, state + _SPARE)
-            )
+            call_entry(m.widen, (state + _PART, start, start + rows, to, STRIDE, state + _SPARE))
             _multiply_rows(
                 state, -(-part.cols // BLOCK), x.tiles + column // BLOCK * 2 * TILE,
                 x_stride, rows, n, out + (start - first) * 4, out_stride, column == 0,

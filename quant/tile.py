@@ -20,6 +20,7 @@ from numba import types
 from .jit import inlined, kernel
 from .kernels import BLOCK, TILE_ROWS, TILE_TOKENS
 from .records import activations_at
+from .simd.cpu import current_tier
 from .simd.integer import add_products, parts_of_eight, total_of
 from .simd.vector import (
     fma,
@@ -36,7 +37,9 @@ from .simd.vector import (
     store,
     unknown,
 )
+from .wide_tile import sum_wide_class
 
+WIDE = current_tier().wide
 LANE = 4  # columns of a row that lie together
 PIECE = TILE_ROWS * LANE  # bytes of four columns of all rows
 TILE_BLOCK = BLOCK * TILE_ROWS  # bytes of a block of all rows
@@ -196,6 +199,20 @@ def multiply_tile(nothing, offset, tile, blocks, rows, activations, n, out, out_
     x = activations_at(activations)
     scales = tile + blocks * TILE_BLOCK
     classes = scales + blocks * SCALES * (2 if offset is None else 1)
+    if WIDE:
+        more = classes + GROUP * CLASS_BYTES
+        for first in range(0, n, 2 * TILE_TOKENS):
+            for number in range(GROUP):
+                to, beyond = classes + number * CLASS_BYTES, more + number * CLASS_BYTES
+                sum_wide_class(
+                    nothing, offset, tile, scales, number, blocks, GROUP, x, first, n - 1, to,
+                    beyond,
+                )  # fmt: skip
+            left, to = n - first, out + first * out_stride
+            store_sums(classes, rows, min(TILE_TOKENS, left), to, out_stride)
+            to += TILE_TOKENS * out_stride
+            store_sums(more, rows, min(TILE_TOKENS, left - TILE_TOKENS), to, out_stride)
+        return
     for first in range(0, n, TILE_TOKENS):
         last = n - 1  # a short group repeats its last token and keeps what is its own
         c1, c2, c3 = min(first + 1, last), min(first + 2, last), min(first + 3, last)

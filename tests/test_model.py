@@ -78,8 +78,8 @@ def relative_rms(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def assert_same(found: np.ndarray, expected: np.ndarray, *, like: bool = False) -> None:
-    """To the last bit. On AMX only when batches are `like`, all of MANY or all of fewer: the ones are
-    rounded to bfloat16, the others to int8, each up to 3 % rms from float32 as the tests above say.
+    """To the last bit. On AMX only when batches are `like`, all of MANY or all of fewer: ones are
+    rounded to bfloat16, the others to int8, each up to 3 % rms off, as the tests above say.
     """
     if BFLOAT and not like:
         assert relative_rms(found, expected) <= 4e-2

@@ -199,7 +199,7 @@ class CpuBackend:
         s["counters"] = self._counters.ctypes.data + CACHE_LINE
         per_thread = self._scratch_bytes(weights)
         s["scratch_bytes"] = per_thread
-        s["scratch"] = self._zeros(per_thread * self._team.n, np.uint8).ctypes.data
+        s["scratch"] = self._cache_lines(per_thread * self._team.n)
 
     def _scratch_bytes(self, weights: ModelWeights) -> int:
         """Private memory of a thread: outputs of a chunk (gate and up), and an unpacked tile."""
@@ -214,6 +214,11 @@ class CpuBackend:
         record, arrays = new_activations(rows, width)
         self._kept += arrays.values()
         return record
+
+    def _cache_lines(self, n_bytes: int) -> int:
+        """Address of zeros that begin with a cache line."""
+        start = self._zeros(n_bytes + CACHE_LINE, np.uint8).ctypes.data
+        return -(-start // CACHE_LINE) * CACHE_LINE
 
     def _zeros(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """A zeroed array that lives as long as the backend."""

@@ -107,7 +107,7 @@ def _tiles_granted() -> bool:
     if sys.platform != "linux":
         return False
     arch_prctl, request_permission, tile_data = 158, 0x1023, 18  # <asm/prctl.h>, Linux 5.16
-    return ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
+    return bool(ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0)
 
 
 # Of an ARM CPU LLVM knows only the model, and of a new one not even that: the system is asked.

@@ -193,8 +193,8 @@ def store_bf16x32(typingctx: Any, address: Any, low: Any, high: Any) -> Any:
             name, kind = "llvm.x86.avx512bf16.cvtne2ps2bf16.512", _vector(_BFloat(), 32)
             bits = builder.bitcast(call(builder, name, kind, [high, low]), raw)
         else:
-            halves = (_narrow_to_bf16(builder, half) for half in (low, high))
-            bits = shuffle(builder, *halves, list(range(32)))
+            low, high = _narrow_to_bf16(builder, low), _narrow_to_bf16(builder, high)
+            bits = shuffle(builder, low, high, list(range(32)))
         builder.store(bits, builder.inttoptr(address, raw.as_pointer())).align = 1
         return context.get_dummy_value()
 

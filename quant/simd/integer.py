@@ -28,19 +28,33 @@ from numba import types
 from numba.extending import models, register_model
 
 from .cpu import current_tier
-from .vector import Vector, call, constant, i8x32, i16x16, i32x8, intrinsic, shuffle
+from .vector import (
+    Vector,
+    call,
+    constant,
+    i8x32,
+    i8x64,
+    i16x16,
+    i32x8,
+    i32x16,
+    intrinsic,
+    shuffle,
+    splat,
+)
 
 _PRODUCTS = current_tier().products
 _VNNI = _PRODUCTS == "vpdpbusd"
 _X86 = _VNNI or _PRODUCTS == "vpmaddubsw"
+_EMULATED = current_tier().emulated
 _ARM = _PRODUCTS in ("smull", "sdot")
 
 
 def _portable_dot4(builder: Any, unsigned: Any, signed: Any, *, both_signed: bool) -> Any:
-    wide = ir.VectorType(ir.IntType(32), 32)
+    n = signed.type.count
+    wide = ir.VectorType(ir.IntType(32), n)
     extend = builder.sext if both_signed else builder.zext
     products = builder.mul(extend(unsigned, wide), builder.sext(signed, wide))
-    lanes = [shuffle(builder, products, products, list(range(i, 32, 4))) for i in range(4)]
+    lanes = [shuffle(builder, products, products, list(range(i, n, 4))) for i in range(4)]
     return builder.add(builder.add(lanes[0], lanes[1]), builder.add(lanes[2], lanes[3]))
 
 
@@ -101,7 +115,7 @@ def _accumulate(builder: Any, sums: Any, a: Any, b: Any, *, both_signed: bool) -
         return builder.add(sums, _portable_dot4(builder, a, b, both_signed=both_signed))
     if both_signed:
         a, b = _signed_operands(builder, a, b)
-    if _VNNI and current_tier().emulated:
+    if _VNNI and _EMULATED:
         return builder.add(sums, _portable_dot4(builder, a, b, both_signed=False))
     if _VNNI:
         return call(builder, "llvm.x86.avx512.vpdpbusd.256", i32x8.llvm, [sums, a, b])
@@ -239,6 +253,100 @@ def total_of(typingctx: Any, sums: Any) -> Any:
         return _add_pairs(builder, args[0]) if sums.element == "i16" else args[0]
 
     return i32x8(sums), emit
+
+
+# Sixteen rows in a register of 512 bits: a lane is four neighbouring columns of a row.
+
+
+def _moved(kind: RunningSum) -> bool:
+    """Whether signed weights are moved to 0..255, because vpdpbusd takes no signed ones."""
+    return _VNNI and kind == BYTES
+
+
+@intrinsic
+def excess_of(typingctx: Any, nothing: Any) -> Any:
+    """How much more than the weights those are that load_rows gives: 128 or 0."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return ir.Constant(ir.IntType(64), 128 if _moved(nothing) else 0)
+
+    return types.int64(nothing), emit
+
+
+@intrinsic
+def load_rows(typingctx: Any, nothing: Any, address: Any) -> Any:
+    """Four columns of sixteen rows, i8x64, ready for dot_rows."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value = builder.load(builder.inttoptr(args[1], i8x64.llvm.as_pointer()), align=1)
+        return builder.xor(value, constant(i8x64.llvm, -128)) if _moved(nothing) else value
+
+    return i8x64(nothing, types.int64), emit
+
+
+def _add_pieces(builder: Any, kind: RunningSum, sums: Any, pieces: list[tuple[Any, Any]]) -> Any:
+    """sums + the products of some pieces: as many as fit a running sum of this kind."""
+    if _EMULATED:
+        for weights, signed in pieces:
+            sums = builder.call(_emulated_dot4(builder.module, kind), [sums, weights, signed])
+        return sums
+    if _VNNI:
+        for weights, signed in pieces:
+            operands = [sums, weights, signed]
+            sums = call(builder, "llvm.x86.avx512.vpdpbusd.512", i32x16.llvm, operands)
+        return sums
+    wide = ir.VectorType(ir.IntType(16), 32)
+    pairs = constant(wide, 0)
+    for weights, signed in pieces:
+        if kind == BYTES:
+            none = constant(i8x64.llvm, 0)
+            negative = builder.icmp_signed("<", weights, none)
+            signed = builder.select(negative, builder.sub(none, signed), signed)
+            size = [weights, ir.Constant(ir.IntType(1), 0)]
+            weights = call(builder, "llvm.abs.v64i8", i8x64.llvm, size)
+        two = call(builder, "llvm.x86.avx512.pmaddubs.w.512", wide, [weights, signed])
+        pairs = builder.add(pairs, two)
+    fours = [pairs, constant(wide, 1)]
+    return builder.add(sums, call(builder, "llvm.x86.avx512.pmaddw.d.512", i32x16.llvm, fours))
+
+
+def _emulated_dot4(module: Any, kind: RunningSum) -> Any:
+    """A function of its own: the plain code of so many products at once takes long to compile."""
+    both_signed = kind == BYTES and not _moved(kind)
+    name = f"edgellama.dot4.{both_signed}"
+    if name in module.globals:
+        return module.globals[name]
+    operands = [i32x16.llvm, i8x64.llvm, i8x64.llvm]
+    function = ir.Function(module, ir.FunctionType(i32x16.llvm, operands), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block())
+    sums, weights, signed = function.args
+    dots = _portable_dot4(builder, weights, signed, both_signed=both_signed)
+    builder.ret(builder.add(sums, dots))
+    return function
+
+
+@intrinsic
+def dot_rows(
+    typingctx: Any, nothing: Any, start: Any, w0: Any, w1: Any, w2: Any, w3: Any, w4: Any, w5: Any,
+    w6: Any, w7: Any, codes: Any
+) -> Any:  # fmt: skip
+    """start + 32 columns of sixteen rows times the 32 codes at an address: i32x16."""
+    at_once = {NIBBLES: 8, FIVES: 4, BYTES: 1}[nothing]
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        _, sums, *weights, codes = args
+        pieces = []
+        for i, four_columns in enumerate(weights):
+            at = builder.add(codes, ir.Constant(codes.type, 4 * i))
+            four = builder.load(builder.inttoptr(at, ir.IntType(32).as_pointer()), align=1)
+            pieces.append((four_columns, builder.bitcast(splat(builder, four, 16), i8x64.llvm)))
+        for i in range(0, 8, at_once):
+            sums = _add_pieces(builder, nothing, sums, pieces[i : i + at_once])
+        return sums
+
+    return i32x16(nothing, i32x16, *[i8x64] * 8, types.int64), emit
 
 
 # Sums over lanes.

@@ -49,7 +49,9 @@ def _tile_row(builder: Any, state: Any, tile: Any, row: Any, kind: Any = _WORDS)
     return _pointer(builder, builder.add(builder.add(state, start), offset), kind)
 
 
-def _copy_rows(builder: Any, state: Any, tile: Any, address: Any, stride: Any, *, load: bool) -> None:
+def _copy_rows(
+    builder: Any, state: Any, tile: Any, address: Any, stride: Any, *, load: bool
+) -> None:
     with cgutils.for_range(builder, ir.Constant(_I64, ROWS)) as loop:
         memory = builder.add(address, builder.mul(loop.index, stride))
         ends = [
@@ -64,7 +66,7 @@ def _copy_rows(builder: Any, state: Any, tile: Any, address: Any, stride: Any, *
 
 @intrinsic
 def configure_tiles(typingctx: Any, state: Any) -> Any:
-    """Palette 1; of each tile the bytes of a row (16 bits from byte 16 on) and the rows (from 48)."""
+    """Palette 1; of each tile the bytes of a row (16 bits, from byte 16 on), the rows (from 48)."""
     layout = bytes([1, *[0] * 15, *[ROW, 0] * 8, *[0] * 16, *[ROWS] * 8, *[0] * 8])
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:

