@@ -26,6 +26,7 @@ import llvmlite
 import numba
 import numba.core.errors
 
+from .kernel_compiler import EntryCompiler, KernelCompiler
 from .simd.cpu import bounded, current_tier
 
 CACHE_ENVIRONMENT = "EDGELLAMA_CACHE_DIR"
@@ -117,10 +118,15 @@ class _Decorator(Protocol):
 
 # A kernel is compiled into whoever calls it; only the entries, which Python calls by their address,
 # are kept on disk.
-kernel: _Decorator = numba.njit(**_OPTIONS)
+_ENTRY: Any = {**_OPTIONS, "pipeline_class": EntryCompiler}
+_PART: Any = {
+    **_OPTIONS, "pipeline_class": KernelCompiler, "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}  # fmt: skip
+kernel: _Decorator = numba.njit(**_PART)
 
 # A kernel that becomes part of every caller's own loop: a call would pass vectors by memory.
-inlined: _Decorator = numba.njit(forceinline=True, **_OPTIONS)
+inlined: _Decorator = numba.njit(forceinline=True, **_PART)
 
 
 class Entry:
@@ -167,7 +173,9 @@ class Entry:
         before = _settings.CACHE_DIR
         _settings.CACHE_DIR = str(CACHE_FOLDER) if keep else before
         try:
-            return numba.cfunc(self.signature, cache=keep, **_OPTIONS)(self.function)
+            return numba.cfunc(
+                self.signature, cache=keep, pipeline_class=EntryCompiler, **_OPTIONS
+            )(self.function)
         finally:
             _settings.CACHE_DIR = before
 
