@@ -118,7 +118,6 @@ class _Decorator(Protocol):
 
 # A kernel is compiled into whoever calls it; only the entries, which Python calls by their address,
 # are kept on disk.
-_ENTRY: Any = {**_OPTIONS, "pipeline_class": EntryCompiler}
 _PART: Any = {
     **_OPTIONS, "pipeline_class": KernelCompiler, "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
