@@ -286,14 +286,9 @@ def load_rows(typingctx: Any, nothing: Any, address: Any) -> Any:
 
 def _add_pieces(builder: Any, kind: RunningSum, sums: Any, pieces: list[tuple[Any, Any]]) -> Any:
     """sums + the products of some pieces: as many as fit a running sum of this kind."""
-    if _EMULATED:
-        for weights, signed in pieces:
-            sums = builder.call(_emulated_dot4(builder.module, kind), [sums, weights, signed])
-        return sums
     if _VNNI:
-        for weights, signed in pieces:
-            operands = [sums, weights, signed]
-            sums = call(builder, "llvm.x86.avx512.vpdpbusd.512", i32x16.llvm, operands)
+        for operands in pieces:
+            sums = _vpdpbusd_512(builder, sums, *operands)
         return sums
     wide = ir.VectorType(ir.IntType(16), 32)
     pairs = constant(wide, 0)
@@ -304,27 +299,36 @@ def _add_pieces(builder: Any, kind: RunningSum, sums: Any, pieces: list[tuple[An
             signed = builder.select(negative, builder.sub(none, signed), signed)
             size = [weights, ir.Constant(ir.IntType(1), 0)]
             weights = call(builder, "llvm.abs.v64i8", i8x64.llvm, size)
-        two = call(builder, "llvm.x86.avx512.pmaddubs.w.512", wide, [weights, signed])
-        pairs = builder.add(pairs, two)
-    fours = [pairs, constant(wide, 1)]
-    return builder.add(sums, call(builder, "llvm.x86.avx512.pmaddw.d.512", i32x16.llvm, fours))
+        pairs = builder.add(pairs, _on_512(builder, "pmaddubs.w", _pairs, wide, weights, signed))
+    fours = pairs, constant(wide, 1)
+    return builder.add(sums, _on_512(builder, "pmaddw.d", _dot2, i32x16.llvm, *fours))
 
 
-def _emulated_dot4(module: Any, kind: RunningSum) -> Any:
-    """A function of its own: the plain code of so many products at once takes long to compile."""
-    both_signed = kind == BYTES and not _moved(kind)
-    name = f"edgellama.dot4.{both_signed}"
-    if name in module.globals:
-        return module.globals[name]
-    operands = [i32x16.llvm, i8x64.llvm, i8x64.llvm]
-    function = ir.Function(module, ir.FunctionType(i32x16.llvm, operands), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    builder = ir.IRBuilder(function.append_basic_block())
-    sums, weights, signed = function.args
-    dots = _portable_dot4(builder, weights, signed, both_signed=both_signed)
-    builder.ret(builder.add(sums, dots))
-    return function
+def _on_512(builder: Any, name: str, by_halves: Any, result: Any, a: Any, b: Any) -> Any:
+    """An instruction of AVX-512; emulated, that of AVX2 on each half."""
+    if not _EMULATED:
+        return call(builder, f"llvm.x86.avx512.{name}.512", result, [a, b])
+    sides = zip(_halves(builder, a), _halves(builder, b), strict=True)
+    low, high = (by_halves(builder, *side) for side in sides)
+    return shuffle(builder, low, high, list(range(result.count)))
+
+
+def _vpdpbusd_512(builder: Any, *operands: Any) -> Any:
+    """sums + dot4 of 0..255 and signed bytes; emulated, a function of its own: the plain code of so
+    many products at once takes long to compile.
+    """
+    if not _EMULATED:
+        return call(builder, "llvm.x86.avx512.vpdpbusd.512", i32x16.llvm, list(operands))
+    module, name = builder.module, "edgellama.vpdpbusd"
+    if name not in module.globals:
+        kind = ir.FunctionType(i32x16.llvm, [i32x16.llvm, i8x64.llvm, i8x64.llvm])
+        function = ir.Function(module, kind, name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        body = ir.IRBuilder(function.append_basic_block())
+        sums, weights, signed = function.args
+        body.ret(body.add(sums, _portable_dot4(body, weights, signed, both_signed=False)))
+    return builder.call(module.globals[name], operands)
 
 
 @intrinsic
