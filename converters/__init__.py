@@ -2,6 +2,7 @@
 
 open_source           looks at a path and says what it is: metadata, tensors, still on disk
 make_plan             decides the type of every tensor; only headers have been read so far
+file_size             tells how large the file will be, to the byte
 drop_repeated_output  looks into the weights, whether the output is the embedding once more
 write_plan            streams the weights into the new file
 convert               does all of this
@@ -11,24 +12,32 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Unpack
 
 from edgellama.errors import CheckpointRefused
 
 from . import huggingface, meta, requantize
-from .pipeline import equal_rows, write_plan
-from .plan import Plan, PlannedTensor, make_plan
+from .importance import Importance
+from .mixes import ALIASES, MIXES
+from .pipeline import equal_rows, file_size, write_plan
+from .plan import Plan, PlannedTensor, TypeOptions, make_plan
 from .source import Overrides, Source, SourceTensor
 
 __all__ = [
+    "ALIASES",
     "CONVERTERS",
+    "MIXES",
     "Converter",
+    "Importance",
     "Overrides",
     "Plan",
     "PlannedTensor",
     "Source",
     "SourceTensor",
+    "TypeOptions",
     "convert",
     "drop_repeated_output",
+    "file_size",
     "make_plan",
     "open_source",
     "write_plan",
@@ -84,18 +93,17 @@ def convert(
     out: str | os.PathLike[str],
     type: str = "q8_0",
     *,
-    pure: bool = False,
-    allow_requantize: bool = False,
     progress: Callable[[int], object] | None = None,
+    n_threads: int | None = None,
+    **options: Unpack[TypeOptions],
 ) -> Plan:
-    """Write `source` as a GGUF file of `type` and return what was made.
+    """Write `source` as a GGUF file of the mix `type` and return what was made.
 
     `out` appears when it is whole. Raises CheckpointRefused for damaged weights, InvalidRequest for
     a type that loses twice or cannot hold a weight, ResourceError for a full disk.
     """
-    source = drop_repeated_output(source)
-    plan = make_plan(source, type, pure=pure, allow_requantize=allow_requantize)
-    write_plan(plan, Path(out), progress)
+    plan = make_plan(drop_repeated_output(source), type, **options)
+    write_plan(plan, Path(out), progress, n_threads=n_threads)
     return plan
 
 

@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellama.errors import CheckpointRefused, InvalidRequest
-from edgellama.gguf import TensorToWrite, write_gguf
-from edgellama.quant import Format
+from edgellama.gguf import TensorToWrite, gguf_size, write_gguf
 
 from .plan import Plan, PlannedTensor, as_matrix
 from .source import SourceTensor
@@ -27,39 +26,40 @@ MAX_BLOCK_BYTES = 8 << 20
 
 Packed = npt.NDArray[np.uint8]  # (rows, row_bytes)
 
-# The largest magnitude a format can hold: its largest scale times its largest code.
-_LARGEST = {
-    "F16": 65504.0,
-    "BF16": 3.3895e38,
-    "Q8_0": 65504.0 * 127,
-    "Q6_K": 65504.0 * 112 * 32,  # its largest sub-scale is chosen near 112
-    "Q4_0": 65504.0 * 8,
-}
+# What every format holds, whatever the block: those of float16 scales hold more, BF16 and F32 much.
+_ALWAYS_HELD = 65504.0
 
 
-def write_plan(plan: Plan, path: Path, progress: Callable[[int], object] | None = None) -> None:
+def write_plan(
+    plan: Plan,
+    path: Path,
+    progress: Callable[[int], object] | None = None,
+    *,
+    n_threads: int | None = None,
+) -> None:
     """Make the planned file; it appears under its name when whole.
 
-    `progress` is told the bytes of each block as it is written. Raises CheckpointRefused for
-    weights that are not numbers or a source that changed meanwhile, InvalidRequest for a type that
-    cannot hold them or a path that cannot be a target, ResourceError for a full disk.
+    `progress` is told the bytes of each block as it is written. n_threads: None takes all cores;
+    the file is the same with any number. Raises CheckpointRefused for weights that are not numbers
+    or a source that changed meanwhile, InvalidRequest for a type that cannot hold them or a path
+    that cannot be a target, ResourceError for a full disk.
     """
-    workers = min(_usable_cores(), MAX_WORKERS)
+    workers = min(n_threads or _usable_cores(), MAX_WORKERS)
     block_bytes = min(MAX_BLOCK_BYTES, IN_FLIGHT_BYTES // (2 * workers))
     with ThreadPoolExecutor(workers, thread_name_prefix="quantize") as pool:
         tensors = [
-            TensorToWrite(
-                planned.source.name,
-                planned.source.shape,
-                planned.format,
-                partial(_packed_blocks, pool, 2 * workers, planned, block_bytes),
-            )
+            _to_write(planned, partial(_packed_blocks, pool, 2 * workers, planned, block_bytes))
             for planned in plan.tensors
         ]
         tensors[-1] = _checked_at_the_end(tensors[-1], plan.source.fingerprint.check)
         write_gguf(
             path, plan.metadata, tensors, inputs=list(plan.source.fingerprint), progress=progress
         )
+
+
+def file_size(plan: Plan) -> int:
+    """Bytes of the file that write_plan makes."""
+    return gguf_size(plan.metadata, [_to_write(planned, _nothing) for planned in plan.tensors])
 
 
 def equal_rows(a: SourceTensor, b: SourceTensor) -> bool:
@@ -74,6 +74,14 @@ def equal_rows(a: SourceTensor, b: SourceTensor) -> bool:
             return False
         start, n = stop, max(1, MAX_BLOCK_BYTES // (4 * a.shape[-1]))
     return True
+
+
+def _to_write(planned: PlannedTensor, blocks: Callable[[], Iterator[Packed]]) -> TensorToWrite:
+    return TensorToWrite(planned.source.name, planned.source.shape, planned.format, blocks)
+
+
+def _nothing() -> Iterator[Packed]:
+    return iter(())
 
 
 def _packed_blocks(
@@ -104,20 +112,27 @@ def _pack(planned: PlannedTensor, start: int, stop: int) -> Packed:
         x = tensor.rows(0, tensor.shape[0])[None, :]
     else:
         x = tensor.rows(start, stop)
-    _check_numbers(x, tensor.name, planned.format)
-    return planned.format.quantize(x)
+    largest = _largest(x, tensor.name)
+    format = planned.format
+    with np.errstate(over="ignore", invalid="ignore"):
+        if planned.importance is None or format.block_size == 1:
+            data = format.quantize(x)
+        else:
+            data = format.quantize(x, planned.importance)
+        if largest > _ALWAYS_HELD and not np.isfinite(format.dequantize(data)).all():
+            raise InvalidRequest(
+                f"{tensor.name}: holds {largest:g}, more than {format.name} can; use bf16 or f32"
+            )
+    return data
 
 
-def _check_numbers(x: npt.NDArray[np.float32], name: str, format: Format) -> None:
-    """Refuse what no format holds (NaN, infinity) and what this one does not."""
+def _largest(x: npt.NDArray[np.float32], name: str) -> float:
+    """The largest magnitude; CheckpointRefused for what no format holds."""
     largest = max(float(x.max()), -float(x.min()))  # NaN in any element makes both of them NaN
     if not np.isfinite(largest):
         bad = "NaN" if np.isnan(largest) else "infinity"
         raise CheckpointRefused(f"{name}: holds {bad}; the checkpoint is damaged")
-    if largest > _LARGEST.get(format.name, np.inf):
-        raise InvalidRequest(
-            f"{name}: holds {largest:g}, more than {format.name} can; use bf16 or f32"
-        )
+    return largest
 
 
 def _checked_at_the_end(tensor: TensorToWrite, check: Callable[[], None]) -> TensorToWrite:

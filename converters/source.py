@@ -189,6 +189,9 @@ class Fingerprint:
     def __iter__(self) -> Iterator[Path]:
         return iter(self.seen)
 
+    def __or__(self, other: "Fingerprint") -> "Fingerprint":
+        return Fingerprint(self.seen | other.seen)
+
     def check(self) -> None:
         """CheckpointRefused when a file was replaced, cut or written to since."""
         for path, before in self.seen.items():

@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ModelFormatError, ResourceError
-from .gguf_writer import TensorToWrite, WriteValue, write_gguf
+from .gguf_writer import TensorToWrite, WriteValue, gguf_size, write_gguf
 from .quant import FORMATS, Format
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "TensorToWrite",
     "Value",
     "WriteValue",
+    "gguf_size",
     "write_gguf",
 ]
 

@@ -9,6 +9,7 @@ import io
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,6 +78,16 @@ def write_gguf(
                 _pad(file, alignment, target)
             with _disk_errors(target):
                 os.fsync(file.fileno())
+
+
+def gguf_size(metadata: Mapping[str, WriteValue], tensors: Sequence[TensorToWrite]) -> int:
+    """Bytes of the file that write_gguf makes of the same; no block is asked for."""
+    alignment = int(metadata.get("general.alignment", 32))  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder:
+        header = Path(folder) / "header"
+        _write_header(header, metadata, tensors, alignment)
+        sizes = [header.stat().st_size, *(tensor.n_bytes for tensor in tensors)]
+    return sum(-(-size // alignment) * alignment for size in sizes)
 
 
 def _check_target(path: Path, inputs: Sequence[str | os.PathLike[str]]) -> Path:

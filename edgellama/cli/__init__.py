@@ -20,6 +20,7 @@ COMMANDS = {
     "chat": "edgellama.cli.chat",
     "run": "edgellama.cli.run",
     "convert": "edgellama.cli.convert",
+    "quantize": "edgellama.cli.quantize",
     "inspect": "edgellama.cli.inspect",
     "tokenize": "edgellama.cli.tokenize",
     "imatrix": "edgellama.cli.imatrix",
@@ -62,7 +63,8 @@ def _run(arguments: list[str]) -> int:
         print(_overview())
         return 0 if args.help else 2
     command = import_module(COMMANDS[args.command])
-    parsed = _command_parser(args.command, command).parse_args(args.arguments)
+    # Intermixed: what may be left out, such as OUT.gguf, may stand behind options as well.
+    parsed = _command_parser(args.command, command).parse_intermixed_args(args.arguments)
     status: int = command.run(parsed)
     return status
 

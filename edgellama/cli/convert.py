@@ -1,24 +1,21 @@
 """`edgellama convert`: an official checkpoint, or another GGUF file, into a GGUF file."""
 
 import argparse
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from edgellama.errors import InvalidRequest
 
+from .making import ABOUT_TYPES, add_type_options, make, type_options
+
 HELP = "make a GGUF file from an official checkpoint"
-TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q4_0")
-EXAMPLES = """\
+EXAMPLES = f"""\
 SOURCE is a folder as Meta publishes it (params.json, consolidated.00.pth, tokenizer.model), as
 Hugging Face does (config.json, model.safetensors, tokenizer), or a GGUF file.
 
+{ABOUT_TYPES}
 examples:
-  edgellama convert Llama3.2-1B-Instruct -o llama-1b.gguf --type q4_0
-  edgellama convert Llama3.1-70B --type q8_0 --dry-run
-  edgellama convert llama-1b-f16.gguf -o llama-1b-q8.gguf --type q8_0
+  edgellama convert Llama3.2-1B-Instruct -o llama-1b.gguf --type Q4_0
+  edgellama convert Llama3.2-1B-Instruct -o llama-1b.gguf --type Q4_K_M --output-type Q8_0
+  edgellama convert Llama3.1-70B --type Q8_0 --dry-run
 """
 
 
@@ -26,16 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("source", metavar="SOURCE", help="folder of a checkpoint, or a GGUF file")
     parser.add_argument("-o", "--output", metavar="OUT.gguf", help="the file to make")
-    parser.add_argument("--type", choices=TYPES, default="q8_0", type=str.lower,
-                        help="how weights are stored (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--pure", action="store_true", help="q4_0: the output matrix too, instead"
-                        " of q8_0")  # fmt: skip
-    parser.add_argument("--allow-requantize", action="store_true", help="round weights a second"
-                        " time that SOURCE has rounded already")  # fmt: skip
-    parser.add_argument("--dry-run", action="store_true", help="print what would be made; no weight"
-                        " is read")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="of --dry-run: print it as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, no remarks")
+    add_type_options(parser, default="Q8_0")
     group = parser.add_argument_group("against the checkpoint, or where it is silent")
     group.add_argument("--name", help="general.name (default: what was recognised)")
     group.add_argument("--chat-template", metavar="NAME|FILE", help="llama2, codellama-70b, llama3,"
@@ -48,13 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from edgellama.converters import (
-        Overrides,
-        drop_repeated_output,
-        make_plan,
-        open_source,
-        write_plan,
-    )
+    from edgellama.converters import Overrides, drop_repeated_output, make_plan, open_source
 
     from .inspect import describe, show
 
@@ -72,38 +54,10 @@ def run(args: argparse.Namespace) -> int:
         rope_factor=args.rope_factor,
     )
     source = open_source(args.source, overrides)
-    options = {"pure": args.pure, "allow_requantize": args.allow_requantize}
+    options = type_options(args)
     plan = make_plan(source, args.type, **options)
     if args.dry_run:
         show(describe(source, plan), as_json=args.json)
         return 0
-    start = time.perf_counter()
-    plan = make_plan(drop_repeated_output(source), args.type, **options)
-    with _progress_bar(plan.n_bytes, quiet=args.quiet) as progress:
-        write_plan(plan, Path(args.output), progress)
-    if not args.quiet:
-        for note in plan.notes:
-            print(f"note: {note}", file=sys.stderr)
-        seconds = time.perf_counter() - start
-        print(
-            f"{args.output}: {source.family}, {plan.format.name}, {len(plan.tensors)} tensors,"
-            f" {_size(plan.n_bytes)} in {seconds:.1f} s"
-        )
+    make(make_plan(drop_repeated_output(source), args.type, **options), args.output, args)
     return 0
-
-
-def _size(n_bytes: int) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= scale:
-            return f"{n_bytes / scale:.2f} {unit}"
-    return f"{n_bytes} bytes"
-
-
-@contextmanager
-def _progress_bar(n_bytes: int, *, quiet: bool) -> Iterator[Callable[[int], object]]:
-    """A bar with bytes and the time left, where stderr is a terminal."""
-    from tqdm import tqdm
-
-    hidden = quiet or not sys.stderr.isatty()
-    with tqdm(total=n_bytes, unit="B", unit_scale=True, disable=hidden, leave=False) as bar:
-        yield bar.update

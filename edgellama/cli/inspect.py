@@ -62,7 +62,11 @@ def describe(source: "Source", plan: "Plan | None" = None) -> dict[str, Any]:
         "notes": list(notes),
     }
     if plan is not None:
+        from edgellama.converters import file_size
+
         described["bytes"] = plan.n_bytes
+        described["file_bytes"] = file_size(plan)
+        described["bits_per_weight"] = round(plan.bits_per_weight, 4)
     return described
 
 
@@ -102,6 +106,10 @@ def _print_tensors(described: dict[str, Any]) -> None:
     print(f"{len(tensors)} tensors, stored {_sizes(stored)}")
     if "bytes" in described:
         print(f"to be made {_sizes(made)}")
+        print(
+            f"a file of {described['file_bytes']:,} bytes,"
+            f" {described['bits_per_weight']:.2f} bits a weight"
+        )
 
 
 def _sizes(by_type: Counter[str]) -> str:

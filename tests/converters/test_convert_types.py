@@ -20,6 +20,7 @@ from edgellama.quant import FORMATS, quantize
 
 MADE = [format for format in FORMATS if format.can_quantize]
 TYPES = [format.name for format in MADE if format.block_size <= 32]  # the tiny models' widths
+AS_GGUF_PY = [name for name in TYPES if name != "IQ4_NL"]  # which gguf-py cannot make
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def types(path: Path) -> dict[str, str]:
     return {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(path).tensors}
 
 
-@pytest.mark.parametrize("type", TYPES)
+@pytest.mark.parametrize("type", AS_GGUF_PY)
 def test_bytes_are_those_of_gguf_py(tiny_checkpoint, tmp_path, type):
     checkpoint = tiny_checkpoint(n_kv_heads=2)
     out = tmp_path / "out.gguf"
@@ -48,7 +49,7 @@ def test_q6_k_needs_wide_rows_and_says_so_of_others(tiny_checkpoint, tmp_path):
     checkpoint = tiny_checkpoint(dim=256, hidden_dim=288)
     out = tmp_path / "out.gguf"
     plan = convert(open_source(checkpoint.write_meta(tmp_path / "meta")), out, "q6_k")
-    assert types(out)["blk.0.ffn_down.weight"] == "F16"
+    assert types(out)["blk.0.ffn_down.weight"] == "Q8_0"
     assert any("288 columns do not divide by the Q6_K block size 256" in n for n in plan.notes)
     with GGUFFile(out) as file:
         assert types(out)["output.weight"] == types(out)["blk.0.ffn_up.weight"] == "Q6_K"
@@ -85,8 +86,10 @@ def test_columns_that_blocks_do_not_divide_fall_back_to_f16_and_say_so(tiny_chec
     plan = convert(open_source(folder), tmp_path / "out.gguf", "q4_0")
     assert types(tmp_path / "out.gguf")["blk.0.ffn_down.weight"] == "F16"
     assert types(tmp_path / "out.gguf")["blk.0.ffn_up.weight"] == "Q4_0"
-    notes = [note for note in plan.notes if note.startswith("blk.0.ffn_down.weight: 40 columns")]
-    assert len(notes) == 1
+    assert (
+        "ffn_down, 2 tensors: 40 columns do not divide by the Q4_0 block size 32; F16 instead"
+        in (plan.notes)
+    )
 
 
 def test_a_weight_that_the_type_cannot_hold_is_refused(tiny_checkpoint, tmp_path):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from gguf import LlamaFileType
 from llama_cpp_types import GOLDEN, KINDS, columns, dry_run, in_runs, shape_of, write_kind
 
 from edgellama.converters.mixes import MIXES, Model, find_mix, fitting_type, tensor_type
@@ -61,6 +62,11 @@ def test_rows_that_256_does_not_divide_get_blocks_of_32_at_no_fewer_bits(type):
     assert instead.bits_per_weight >= find_format(type).bits_per_weight
     assert fitting_type(type, 512) == type
     assert fitting_type(type, 40) == "F16"
+
+
+def test_file_types_are_those_that_gguf_py_lists():
+    listed = {kind.name.partition("_")[2]: kind.value for kind in LlamaFileType}
+    assert {name: mix.file_type for name, mix in MIXES.items()}.items() <= listed.items()
 
 
 def test_names_are_found_in_any_case_and_by_their_short_forms():
