@@ -22,7 +22,7 @@ from .source import SourceTensor
 
 MAX_WORKERS = 32
 IN_FLIGHT_BYTES = 64 << 20  # of float32, over all workers
-MAX_BLOCK_BYTES = 8 << 20
+MAX_BLOCK_BYTES = 2 << 20
 
 Packed = npt.NDArray[np.uint8]  # (rows, row_bytes)
 

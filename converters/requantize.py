@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from edgellama.errors import CheckpointRefused, InvalidRequest
 from edgellama.gguf import GGUFFile, StringArray, TensorInfo, WriteValue
+from edgellama.quant.unpacking import unpack_rows
 
 from .checkpoint import SourceFile
 from .plan import as_matrix
@@ -89,7 +90,7 @@ def _source_tensor(info: TensorInfo, file: SourceFile) -> SourceTensor:
         return data
 
     def matrix_rows(start: int, stop: int) -> npt.NDArray[np.float32]:
-        return info.format.dequantize(packed(start, stop))
+        return unpack_rows(info.format, packed(start, stop))
 
     def vector_elements(start: int, stop: int) -> npt.NDArray[np.float32]:
         return info.format.dequantize(packed(0, 1))[0, start:stop]
