@@ -211,7 +211,7 @@ def _runs(fmt: Format, cols: int) -> Bytes:
     """(n, bytes) of short runs of weights, to make rows of `cols` from."""
     rng = np.random.default_rng(0)
     length = math.gcd(cols, _RUN)
-    if fmt.quantize_blocks is not None:
+    if fmt.can_quantize:
         values = rng.standard_normal((_POOL, length), np.float32) / np.float32(math.sqrt(cols))
         return fmt.quantize(values)
     return _ordinary_blocks(rng, _POOL * length // fmt.block_size, cols, fmt).reshape(_POOL, -1)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from .grid import Grid, Layout
+    from .jit import Entry
     from .kernels import ProductKernels
 
 Blocks = npt.NDArray[np.uint8]  # (n_blocks, type_size)
@@ -52,6 +53,15 @@ class Format:
         products: ProductKernels = module.PRODUCTS[self.name]
         return products
 
+    @property
+    def pack_entry(self) -> "Entry | None":
+        """The compiled quantizer; None where numpy is quick, or nothing is made."""
+        if self.quantize_blocks is None and self._can_search:
+            from .searches import SEARCHES
+
+            return SEARCHES[self.name]
+        return self.products.pack
+
     @cached_property
     def _pack(self) -> Callable[[int, int, int], None] | None:
         """The compiled quantizer (it releases the GIL); None without one or with the JIT off."""
@@ -62,7 +72,11 @@ class Format:
 
     @property
     def can_quantize(self) -> bool:
-        return self.quantize_blocks is not None
+        return self.quantize_blocks is not None or self._can_search
+
+    @property
+    def _can_search(self) -> bool:
+        return self.layout is not None and self.layout.write_scales is not None
 
     def row_bytes(self, cols: int) -> int:
         """Bytes of one row of `cols` numbers; ValueError when blocks do not divide it."""
@@ -72,18 +86,28 @@ class Format:
             )
         return cols // self.block_size * self.type_size
 
-    def quantize(self, x: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-        """(rows, cols) float32 -> (rows, row_bytes) uint8; the legacy types as gguf-py does it.
+    def quantize(
+        self, x: npt.ArrayLike, importance: npt.ArrayLike | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """(rows, cols) finite float32 -> (rows, row_bytes) uint8, each row by itself.
 
-        Raises ValueError for other shapes, and for a format that is only read.
+        importance: (cols,) >= 0, what a column's squared errors count (the mean square of the input
+        channel). It guides the search for scales; formats that have none do without.
+        Q8_0, Q5, Q4 and the dense types are bit for bit gguf-py's where there is no importance.
+        Raises ValueError for other shapes or importance, and for a format that is only read.
         """
-        if self.quantize_blocks is None:
-            raise ValueError(f"{self.name} weights can be read but not made; choose another type")
         values = np.ascontiguousarray(x, dtype=np.float32)
         if values.ndim != 2:
             raise ValueError(f"expected (rows, cols), found shape {values.shape}")
         rows, cols = values.shape
         packed = np.empty((rows, self.row_bytes(cols)), np.uint8)
+        if self._can_search and (importance is not None or self.quantize_blocks is None):
+            from .searches import quantize_rows
+
+            quantize_rows(self, values, importance, packed)
+            return packed
+        if self.quantize_blocks is None:
+            raise ValueError(f"{self.name} weights can be read but not made; choose another type")
         if values.size >= MANY and (pack := self._pack) is not None:
             pack(values.ctypes.data, values.size // self.block_size, packed.ctypes.data)
             return packed

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from .format import Blocks
 
 F32 = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
 Codes = npt.NDArray[np.uint8]  # (n_blocks, block_size), counted from 0
 
 
@@ -38,6 +39,16 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Scales:
+    """What a search found: scales d * s and minimums dmin * m, s and m whole numbers."""
+
+    d: F32  # (n, 1), each a float16
+    dmin: F32  # (n, 1), zeros where the format has no minimums
+    s: F32  # (n, subs)
+    m: F32  # (n, subs)
+
+
+@dataclass(frozen=True)
 class Layout:
     """Where scales and codes stand in the blocks of a format."""
 
@@ -45,7 +56,13 @@ class Layout:
     highest: int
     read_scales: Callable[[Blocks], tuple[F32, F32 | None]]  # (n, subs) each: scale, minimum
     write_codes: Callable[[Blocks, Codes], None]
+    write_scales: Callable[[Blocks, Scales], None] | None = None  # None: no search knows the format
     levels: tuple[int, ...] | None = None
+
+
+def f16_bytes(d: F32) -> Bytes:
+    """(n, 1) float32 -> (n, 2) uint8."""
+    return d.astype(np.float16).view(np.uint8)
 
 
 def make_grid(layout: Layout, packed: Blocks, type_size: int) -> Grid:

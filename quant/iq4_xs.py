@@ -14,7 +14,7 @@ weight. The layout is GGML's.
 import numpy as np
 
 from .format import Blocks, Format, Values
-from .grid import F32, Codes, Layout
+from .grid import F32, Codes, Layout, Scales, f16_bytes
 from .iq4_nl import VALUES
 
 NIBBLES = np.array([0, 4], np.uint8)
@@ -37,10 +37,18 @@ def dequantize_blocks(blocks: Blocks) -> Values:
     return values.reshape(-1, 256)
 
 
+def _write_scales(blocks: Blocks, scales: Scales) -> None:
+    s = (scales.s + np.float32(32)).astype(np.uint8)
+    high = (s >> np.uint8(4)).astype(np.uint16) << np.arange(0, 16, 2, dtype=np.uint16)
+    blocks[:, :2] = f16_bytes(scales.d)
+    blocks[:, 2:4] = np.bitwise_or.reduce(high, axis=1, keepdims=True).view(np.uint8)
+    blocks[:, 4:8] = s[:, ::2] & np.uint8(15) | s[:, 1::2] << np.uint8(4)
+
+
 def _write_codes(blocks: Blocks, codes: Codes) -> None:
     pairs = codes.reshape(-1, 8, 2, 16)
     blocks[:, 8:] = (pairs[:, :, 0] | pairs[:, :, 1] << np.uint8(4)).reshape(-1, 128)
 
 
-LAYOUT = Layout(0, 15, _scales, _write_codes, VALUES)
+LAYOUT = Layout(0, 15, _scales, _write_codes, _write_scales, VALUES)
 IQ4_XS = Format("IQ4_XS", 23, 256, 136, None, dequantize_blocks, "iq4_kernels", LAYOUT)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .format import Blocks, Format, Values
-from .grid import F32, Codes, Layout
+from .grid import F32, Codes, Layout, Scales, f16_bytes
 
 
 def two_bits(qs: Blocks) -> npt.NDArray[np.uint8]:
@@ -50,9 +50,14 @@ def dequantize_blocks(blocks: Blocks) -> Values:
     return values.reshape(-1, 256)
 
 
+def _write_scales(blocks: Blocks, scales: Scales) -> None:
+    blocks[:, :16] = scales.s.astype(np.uint8) | scales.m.astype(np.uint8) << np.uint8(4)
+    blocks[:, 80:82], blocks[:, 82:] = f16_bytes(scales.d), f16_bytes(scales.dmin)
+
+
 def _write_codes(blocks: Blocks, codes: Codes) -> None:
     blocks[:, 16:80] = join_two_bits(codes)
 
 
-LAYOUT = Layout(0, 3, scales_and_minimums, _write_codes)
+LAYOUT = Layout(0, 3, scales_and_minimums, _write_codes, _write_scales)
 Q2_K = Format("Q2_K", 10, 256, 84, None, dequantize_blocks, "q2_k_kernels", LAYOUT)

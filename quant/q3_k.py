@@ -18,7 +18,7 @@ weight. The layout is GGML's.
 import numpy as np
 
 from .format import Blocks, Format, Values
-from .grid import F32, Codes, Layout
+from .grid import F32, Codes, Layout, Scales, f16_bytes
 from .q2_k import join_two_bits, two_bits
 
 
@@ -45,11 +45,19 @@ def dequantize_blocks(blocks: Blocks) -> Values:
     return values.reshape(-1, 256)
 
 
+def _write_scales(blocks: Blocks, scales: Scales) -> None:
+    s = (scales.s + np.float32(32)).astype(np.uint8)
+    blocks[:, 96:104] = s[:, :8] & np.uint8(15) | s[:, 8:] << np.uint8(4)
+    high = (s >> np.uint8(4)).reshape(-1, 4, 4) << np.array([0, 2, 4, 6], np.uint8)[:, None]
+    blocks[:, 104:108] = np.bitwise_or.reduce(high, axis=1)
+    blocks[:, 108:] = f16_bytes(scales.d)
+
+
 def _write_codes(blocks: Blocks, codes: Codes) -> None:
     high = (codes >> np.uint8(2)).reshape(-1, 8, 32) << np.arange(8, dtype=np.uint8)[:, None]
     blocks[:, :32] = np.bitwise_or.reduce(high, axis=1)
     blocks[:, 32:96] = join_two_bits(codes & np.uint8(3))
 
 
-LAYOUT = Layout(-4, 3, _scales, _write_codes)
+LAYOUT = Layout(-4, 3, _scales, _write_codes, _write_scales)
 Q3_K = Format("Q3_K", 11, 256, 110, None, dequantize_blocks, "q3_k_kernels", LAYOUT)

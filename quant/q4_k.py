@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .format import Blocks, Format, Values
-from .grid import F32, Codes, Layout
+from .grid import F32, Codes, Layout, Scales, f16_bytes
 
 
 def scales_and_minimums(blocks: Blocks) -> tuple[F32, F32]:
@@ -33,6 +33,15 @@ def scales_and_minimums(blocks: Blocks) -> tuple[F32, F32]:
     six_bits = np.concatenate([first, low | top], axis=2).astype(np.float32)  # (n, 2, 8)
     scaled = pair[:, :, None] * six_bits
     return scaled[:, 0], scaled[:, 1]
+
+
+def write_scales(blocks: Blocks, scales: Scales) -> None:
+    """Into the first 16 bytes of super-blocks."""
+    s, m = scales.s.astype(np.uint8), scales.m.astype(np.uint8)
+    blocks[:, :2], blocks[:, 2:4] = f16_bytes(scales.d), f16_bytes(scales.dmin)
+    blocks[:, 4:8] = s[:, :4] | s[:, 4:] >> np.uint8(4) << np.uint8(6)
+    blocks[:, 8:12] = m[:, :4] | m[:, 4:] >> np.uint8(4) << np.uint8(6)
+    blocks[:, 12:16] = s[:, 4:] & np.uint8(15) | m[:, 4:] << np.uint8(4)
 
 
 def nibbles(qs: Blocks) -> npt.NDArray[np.uint8]:
@@ -60,5 +69,5 @@ def _write_codes(blocks: Blocks, codes: Codes) -> None:
     blocks[:, 16:] = join_nibbles(codes)
 
 
-LAYOUT = Layout(0, 15, scales_and_minimums, _write_codes)
+LAYOUT = Layout(0, 15, scales_and_minimums, _write_codes, write_scales)
 Q4_K = Format("Q4_K", 12, 256, 144, None, dequantize_blocks, "q4_k_kernels", LAYOUT)

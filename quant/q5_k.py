@@ -16,7 +16,7 @@ import numpy as np
 
 from .format import Blocks, Format, Values
 from .grid import Codes, Layout
-from .q4_k import join_nibbles, nibbles, scales_and_minimums
+from .q4_k import join_nibbles, nibbles, scales_and_minimums, write_scales
 
 
 def dequantize_blocks(blocks: Blocks) -> Values:
@@ -34,5 +34,5 @@ def _write_codes(blocks: Blocks, codes: Codes) -> None:
     blocks[:, 48:] = join_nibbles(codes & np.uint8(15))
 
 
-LAYOUT = Layout(0, 31, scales_and_minimums, _write_codes)
+LAYOUT = Layout(0, 31, scales_and_minimums, _write_codes, write_scales)
 Q5_K = Format("Q5_K", 13, 256, 176, None, dequantize_blocks, "q5_k_kernels", LAYOUT)

@@ -42,9 +42,9 @@ def test_rows_have_mean_0_and_variance_1_over_their_columns(fmt: Format) -> None
     packed = random_rows(np.random.default_rng(0), 300, HIDDEN, fmt)
     weights = fmt.dequantize(packed) * np.sqrt(HIDDEN)
     assert weights.shape == (300, HIDDEN)
-    if fmt.quantize_blocks:
+    if fmt.can_quantize:
         assert abs(weights.mean()) < 0.02
-        assert 0.98 < weights.std() < 1.02
+        assert 0.95 < weights.std() < 1.02  # least squares shrinks: by 4 % with codes of two bits
     else:  # any block goes whose own rms is between 0.5 and 2 and whose mean is small beside it
         assert abs(weights.mean()) < 0.1
         assert 0.7 < weights.std() < 1.4

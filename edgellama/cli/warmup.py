@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             f"nothing can be kept: {CACHE_REFUSAL}; set {CACHE_ENVIRONMENT} to a folder of your own"
         )
     formats = [find_format(name) for name in args.formats]
-    packs = [f.products.pack for f in formats]
+    packs = [f.pack_entry for f in formats]
     entries = dict.fromkeys(entries_for(formats) + [pack for pack in packs if pack is not None])
     started = perf_counter()
     n_compiled = compile_entries(entries, note)
