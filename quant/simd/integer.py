@@ -115,11 +115,29 @@ def _accumulate(builder: Any, sums: Any, a: Any, b: Any, *, both_signed: bool) -
         return builder.add(sums, _portable_dot4(builder, a, b, both_signed=both_signed))
     if both_signed:
         a, b = _signed_operands(builder, a, b)
-    if _VNNI and _EMULATED:
-        return builder.add(sums, _portable_dot4(builder, a, b, both_signed=False))
     if _VNNI:
-        return call(builder, "llvm.x86.avx512.vpdpbusd.256", i32x8.llvm, [sums, a, b])
+        return _vpdpbusd(builder, sums, a, b)
     return builder.add(sums, _add_pairs(builder, _pairs(builder, a, b)))
+
+
+def _vpdpbusd(builder: Any, *operands: Any) -> Any:
+    """sums + dot4 of 0..255 and signed bytes, in registers of 256 or 512 bits.
+
+    Emulated it is a function of its own: plain code for so many products takes long to compile.
+    """
+    kinds = [operand.type for operand in operands]
+    bits, module = 32 * kinds[0].count, builder.module
+    if not _EMULATED:
+        return call(builder, f"llvm.x86.avx512.vpdpbusd.{bits}", kinds[0], list(operands))
+    name = f"edgellama.vpdpbusd.{bits}"
+    if name not in module.globals:
+        function = ir.Function(module, ir.FunctionType(kinds[0], kinds), name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        body = ir.IRBuilder(function.append_basic_block())
+        sums, weights, signed = function.args
+        body.ret(body.add(sums, _portable_dot4(body, weights, signed, both_signed=False)))
+    return builder.call(module.globals[name], operands)
 
 
 def _signed_operands(builder: Any, a: Any, b: Any) -> tuple[Any, Any]:
@@ -288,7 +306,7 @@ def _add_pieces(builder: Any, kind: RunningSum, sums: Any, pieces: list[tuple[An
     """sums + the products of some pieces: as many as fit a running sum of this kind."""
     if _VNNI:
         for operands in pieces:
-            sums = _vpdpbusd_512(builder, sums, *operands)
+            sums = _vpdpbusd(builder, sums, *operands)
         return sums
     wide = ir.VectorType(ir.IntType(16), 32)
     pairs = constant(wide, 0)
@@ -311,24 +329,6 @@ def _on_512(builder: Any, name: str, by_halves: Any, result: Any, a: Any, b: Any
     sides = zip(_halves(builder, a), _halves(builder, b), strict=True)
     low, high = (by_halves(builder, *side) for side in sides)
     return shuffle(builder, low, high, list(range(result.count)))
-
-
-def _vpdpbusd_512(builder: Any, *operands: Any) -> Any:
-    """sums + dot4 of 0..255 and signed bytes; emulated, a function of its own: the plain code of so
-    many products at once takes long to compile.
-    """
-    if not _EMULATED:
-        return call(builder, "llvm.x86.avx512.vpdpbusd.512", i32x16.llvm, list(operands))
-    module, name = builder.module, "edgellama.vpdpbusd"
-    if name not in module.globals:
-        kind = ir.FunctionType(i32x16.llvm, [i32x16.llvm, i8x64.llvm, i8x64.llvm])
-        function = ir.Function(module, kind, name)
-        function.linkage = "internal"
-        function.attributes.add("noinline")
-        body = ir.IRBuilder(function.append_basic_block())
-        sums, weights, signed = function.args
-        body.ret(body.add(sums, _portable_dot4(body, weights, signed, both_signed=False)))
-    return builder.call(module.globals[name], operands)
 
 
 @intrinsic
