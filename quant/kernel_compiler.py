@@ -10,6 +10,7 @@ never becomes machine code, and a lowering pass that uses it.
 
 from typing import Any
 
+from llvmlite.binding import Linkage
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import register_pass
@@ -32,8 +33,19 @@ class _Whole(JITCodeLibrary):  # type: ignore[misc]
 
     def _optimize_final_module(self) -> None:
         """Twice: what the first round inlines, the second finds simpler."""
+        self._hide_kernels()
         super()._optimize_final_module()
         super()._optimize_final_module()
+
+    def _hide_kernels(self) -> None:
+        """Keep the names of what was linked to this entry.
+
+        numba numbers the functions of a process, so the kernels of two entries that were compiled
+        in two processes may have one name; loaded side by side, one would be called for the other.
+        """
+        for function in self._final_module.functions:
+            if function.linkage == Linkage.linkonce_odr:
+                function.linkage = Linkage.internal
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)

@@ -1,6 +1,7 @@
 """The folder of machine code: found, shared, refused, damaged, full."""
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -10,7 +11,7 @@ import numba
 import numpy as np
 import pytest
 
-from edgellama.quant import jit
+from edgellama.quant import find_format, jit
 from edgellama.quant.jit import Entry, compile_entries
 from edgellama.team import dismiss, serve
 
@@ -200,3 +201,12 @@ def test_a_process_without_any_folder_begins_all_the_same(tmp_path: Path) -> Non
     process = in_a_process(program, tmp_path / "file")
     out, err = process.communicate(timeout=DEADLINE)
     assert (out.startswith("None "), out.endswith(" True\n"), err) == (True, True, "")
+
+
+def test_an_entry_shows_no_name_but_its_own() -> None:
+    # kernels of two entries may have one name: shown, either could be called for the other
+    entry = find_format("Q4_1").products.dot
+    assembly = entry._compile(keep=False)._library.get_asm_str()
+    shown = re.findall(r"\.(?:globl|weak)\w*\s+(\S+)", assembly)
+    assert shown
+    assert all("legacy_kernels8dot_q4_1" in name for name in shown)
