@@ -92,8 +92,9 @@ class Format:
         """(rows, cols) finite float32 -> (rows, row_bytes) uint8, each row by itself.
 
         importance: (cols,) >= 0, what a column's squared errors count (the mean square of the input
-        channel). It guides the search for scales; formats that have none do without.
-        Q8_0, Q5, Q4 and the dense types are bit for bit gguf-py's where there is no importance.
+        channel). It guides the search for scales; Q8_0 and the dense types do without one.
+        Q8_0, Q5_0, Q5_1, Q4_0, Q4_1 and the dense types are bit for bit gguf-py's when no
+        importance is given.
         Raises ValueError for other shapes or importance, and for a format that is only read.
         """
         values = np.ascontiguousarray(x, dtype=np.float32)

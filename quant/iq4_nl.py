@@ -12,8 +12,8 @@ The values stand close where weights are many: near zero. A tensor (rows, cols) 
 import numpy as np
 
 from .format import Blocks, Format, Values
-from .grid import Codes, Layout, Scales, f16_bytes
-from .q4_0 import join_nibbles, read_scale
+from .grid import Codes, Layout
+from .q4_0 import join_nibbles, read_scale, write_scale
 
 VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
@@ -26,13 +26,9 @@ def dequantize_blocks(blocks: Blocks) -> Values:
     return values
 
 
-def _write_scales(blocks: Blocks, scales: Scales) -> None:
-    blocks[:, :2] = f16_bytes(scales.d)
-
-
 def _write_codes(blocks: Blocks, codes: Codes) -> None:
     blocks[:, 2:] = join_nibbles(codes)
 
 
-LAYOUT = Layout(0, 15, read_scale, _write_codes, _write_scales, VALUES)
+LAYOUT = Layout(0, 15, read_scale, _write_codes, write_scale, VALUES)
 IQ4_NL = Format("IQ4_NL", 20, 32, 18, None, dequantize_blocks, "iq4_kernels", LAYOUT)

@@ -11,7 +11,7 @@ A tensor (rows, cols) is (rows, cols / 32 * 18) uint8; cols must divide by 32. 4
 import numpy as np
 
 from .format import Blocks, Format, Values
-from .grid import F32, Codes, Layout
+from .grid import F32, Codes, Layout, Scales, f16_bytes
 
 
 def quantize_blocks(x: Values) -> Blocks:
@@ -36,6 +36,11 @@ def read_scale(blocks: Blocks) -> tuple[F32, None]:
     return np.ascontiguousarray(blocks[:, :2]).view(np.float16).astype(np.float32), None
 
 
+def write_scale(blocks: Blocks, scales: Scales) -> None:
+    """Into the first two bytes of blocks."""
+    blocks[:, :2] = f16_bytes(scales.d)
+
+
 def _write_codes(blocks: Blocks, codes: Codes) -> None:
     blocks[:, 2:] = join_nibbles(codes)
 
@@ -47,5 +52,5 @@ def dequantize_blocks(blocks: Blocks) -> Values:
     return (nibbles.astype(np.float32) - np.float32(8)) * d
 
 
-LAYOUT = Layout(-8, 7, read_scale, _write_codes)
+LAYOUT = Layout(-8, 7, read_scale, _write_codes, write_scale)
 Q4_0 = Format("Q4_0", 2, 32, 18, quantize_blocks, dequantize_blocks, "q4_0_kernels", LAYOUT)

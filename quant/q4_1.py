@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .format import Blocks, Format, Values
-from .grid import F32, Codes, Layout
+from .grid import F32, Codes, Layout, Scales, f16_bytes
 from .q4_0 import join_nibbles
 
 
@@ -43,6 +43,11 @@ def read_scale_and_minimum(blocks: Blocks) -> tuple[F32, F32]:
     return pair[:, :1], -pair[:, 1:]
 
 
+def write_scale_and_minimum(blocks: Blocks, scales: Scales) -> None:
+    """Into the first four bytes of blocks, which add what they call the minimum."""
+    blocks[:, :2], blocks[:, 2:4] = f16_bytes(scales.d), f16_bytes(-scales.dmin)
+
+
 def _write_codes(blocks: Blocks, codes: Codes) -> None:
     blocks[:, 4:] = join_nibbles(codes)
 
@@ -54,5 +59,5 @@ def dequantize_blocks(blocks: Blocks) -> Values:
     return pair[:, :1] * nibbles.astype(np.float32) + pair[:, 1:]
 
 
-LAYOUT = Layout(0, 15, read_scale_and_minimum, _write_codes)
+LAYOUT = Layout(0, 15, read_scale_and_minimum, _write_codes, write_scale_and_minimum)
 Q4_1 = Format("Q4_1", 3, 32, 20, quantize_blocks, dequantize_blocks, "legacy_kernels", LAYOUT)

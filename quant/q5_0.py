@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from .format import Blocks, Format, Values
 from .grid import Codes, Layout
-from .q4_0 import read_scale
+from .q4_0 import read_scale, write_scale
 
 
 def pack_codes(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -53,5 +53,5 @@ def _write_codes(blocks: Blocks, codes: Codes) -> None:
     blocks[:, 2:] = pack_codes(codes)
 
 
-LAYOUT = Layout(-16, 15, read_scale, _write_codes)
+LAYOUT = Layout(-16, 15, read_scale, _write_codes, write_scale)
 Q5_0 = Format("Q5_0", 6, 32, 22, quantize_blocks, dequantize_blocks, "legacy_kernels", LAYOUT)

@@ -14,7 +14,7 @@ import numpy as np
 
 from .format import Blocks, Format, Values
 from .grid import Codes, Layout
-from .q4_1 import codes_above_minimum, read_scale_and_minimum
+from .q4_1 import codes_above_minimum, read_scale_and_minimum, write_scale_and_minimum
 from .q5_0 import pack_codes, unpack_codes
 
 
@@ -34,5 +34,5 @@ def _write_codes(blocks: Blocks, codes: Codes) -> None:
     blocks[:, 4:] = pack_codes(codes)
 
 
-LAYOUT = Layout(0, 31, read_scale_and_minimum, _write_codes)
+LAYOUT = Layout(0, 31, read_scale_and_minimum, _write_codes, write_scale_and_minimum)
 Q5_1 = Format("Q5_1", 7, 32, 24, quantize_blocks, dequantize_blocks, "legacy_kernels", LAYOUT)

@@ -31,7 +31,7 @@ from .runs import (
     quotient,
     zeros,
 )
-from .simd.lanes import max_of_groups, sum_of_groups, where_less
+from .simd.lanes import max_of_groups, staircase, sum_of_groups, where_less
 from .simd.vector import (
     f32x16_to_i32,
     fma,
@@ -58,25 +58,8 @@ def whole_levels(lowest, highest):
 
 def table_levels(values):
     """The same of levels that are any rising numbers."""
-    rising = tuple(float(value) for value in values)
-    middles = tuple((a + b) / 2 for a, b in pairwise(rising))
-    n_middles = len(middles)
-
-    @inlined
-    def nearest(value):
-        level = numbers(rising[0])
-        for i in range(n_middles):
-            level = where_less(numbers(middles[i]), value, numbers(rising[i + 1]), level)
-        return level
-
-    @inlined
-    def number(level):
-        found = zeros()
-        for i in range(n_middles):
-            found = where_less(numbers(middles[i]), level, numbers(i + 1), found)
-        return found
-
-    return nearest, number
+    middles = [(a + b) / 2 for a, b in pairwise(values)]
+    return staircase(middles, values), staircase(middles, range(len(values)))
 
 
 def scale_search(n, group, levels, ends, s_low, s_high, stretches, reach, rounds):

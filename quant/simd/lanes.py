@@ -4,11 +4,11 @@ The result of a group stands in each of its lanes. A lane depends on its own gro
 does not matter which groups share a vector.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .half import narrow, widen
-from .vector import f32x16, intrinsic, shuffle
+from .vector import constant, f32x16, intrinsic, shuffle
 
 
 @intrinsic
@@ -30,6 +30,26 @@ def nearest_f16(typingctx: Any, a: Any) -> Any:
         return widen(builder, narrow(builder, args[0]))
 
     return a(a), emit
+
+
+def staircase(edges: Sequence[float], steps: Sequence[float]) -> Any:
+    """An intrinsic: lane by lane the last step whose edge lies below, the first step if none does.
+
+    edges: rising, one fewer than steps.
+    """
+
+    @intrinsic
+    def climb(typingctx: Any, a: Any) -> Any:
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            reached = constant(a.llvm, steps[0])
+            for edge, step in zip(edges, steps[1:], strict=True):
+                above = builder.fcmp_ordered(">", args[0], constant(a.llvm, edge))
+                reached = builder.select(above, constant(a.llvm, step), reached)
+            return reached
+
+        return a(a), emit
+
+    return climb
 
 
 def _over_groups(pair: Callable[[Any, Any, Any], Any]) -> Any:

@@ -9,7 +9,9 @@ from edgellama.quant import FORMATS, Format, find_format
 
 COLS = 512
 SEARCHED = [fmt for fmt in FORMATS if fmt.can_quantize and fmt.quantize_blocks is None]
+WEIGHED = [*SEARCHED, *map(find_format, ("Q5_1", "Q5_0", "Q4_1", "Q4_0"))]  # by importance alone
 each = pytest.mark.parametrize("fmt", SEARCHED, ids=lambda f: f.name)
+each_weighed = pytest.mark.parametrize("fmt", WEIGHED, ids=lambda f: f.name)
 
 
 def restored(fmt: Format, x: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
@@ -107,7 +109,7 @@ def test_weights_that_no_search_can_weigh_are_refused(fmt: Format) -> None:
             fmt.quantize(x)
 
 
-@each
+@each_weighed
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_row_is_the_same_in_any_company(fmt: Format, weighted: bool) -> None:
     x = normal_weights(7)[:, :256]  # one super-block a row, so that they share vectors in any way
@@ -125,15 +127,22 @@ def test_threads_do_not_disturb_each_other(fmt: Format) -> None:
     assert np.array_equal(np.concatenate(parts), fmt.quantize(x))
 
 
-@each
+@each_weighed
 def test_importance_makes_what_it_weighs_more_accurate(fmt: Format) -> None:
     x = normal_weights(64)
     importance = uneven_importance()
     even, weighted = restored(fmt, x), restored(fmt, x, importance)
     assert squared_error(x, weighted, importance) < 0.97 * squared_error(x, even, importance)
-    assert squared_error(x, even) < squared_error(x, weighted)
     few = importance > np.quantile(importance, 0.9)
     assert squared_error(x[:, few], weighted[:, few]) < squared_error(x[:, few], even[:, few])
+
+
+@each
+def test_without_importance_all_count_alike(fmt: Format) -> None:
+    x = normal_weights(64)
+    assert squared_error(x, restored(fmt, x)) < squared_error(
+        x, restored(fmt, x, uneven_importance())
+    )
 
 
 @each
