@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"cli", "__main__"},
     {"llama"},
-    {"generate", "evaluate", "calibration"},
+    {"generate", "evaluate", "calibration", "compensation", "sensitivity", "choice"},
     {"text_chunks"},
     {"sampling", "chat", "tokenizer", "backends", "models"},
     {"step"},

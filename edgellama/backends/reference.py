@@ -145,20 +145,33 @@ def run_layer(
 
     `attention` remembers keys and values as it likes. `observe` sees every input of a matrix once.
     """
-    n = len(x)
     h = rms_norm(x, w["attn_norm"], config.norm_eps)
     observe(("attn_q", "attn_k", "attn_v"), h)
-    q = (h @ w["attn_q"].T).reshape(n, config.n_heads, config.head_dim)
-    k = (h @ w["attn_k"].T).reshape(n, config.n_kv_heads, config.head_dim)
-    v = (h @ w["attn_v"].T).reshape(n, config.n_kv_heads, config.head_dim)
-    heads = attention(rope(q, angles), rope(k, angles), v).reshape(n, -1)
+    heads = attend_heads(config, w, h, angles, attention)
     observe(("attn_output",), heads)
     x = x + heads @ w["attn_output"].T
     h = rms_norm(x, w["ffn_norm"], config.norm_eps)
     observe(("ffn_gate", "ffn_up"), h)
-    hidden: Floats = silu(h @ w["ffn_gate"].T) * (h @ w["ffn_up"].T)
+    hidden = swiglu(w, h)
     observe(("ffn_down",), hidden)
     return x + hidden @ w["ffn_down"].T
+
+
+def attend_heads(
+    config: ModelConfig, w: Mapping[str, Floats], h: Floats, angles: Floats, attention: Attention
+) -> Floats:
+    """Normed h (n, dim) -> (n, heads_dim), what all heads have read, side by side."""
+    n = len(h)
+    q = (h @ w["attn_q"].T).reshape(n, config.n_heads, config.head_dim)
+    k = (h @ w["attn_k"].T).reshape(n, config.n_kv_heads, config.head_dim)
+    v = (h @ w["attn_v"].T).reshape(n, config.n_kv_heads, config.head_dim)
+    return attention(rope(q, angles), rope(k, angles), v).reshape(n, -1)
+
+
+def swiglu(w: Mapping[str, Floats], h: Floats) -> Floats:
+    """Normed h (n, dim) -> (n, hidden_dim), the inputs of ffn_down."""
+    hidden: Floats = silu(h @ w["ffn_gate"].T) * (h @ w["ffn_up"].T)
+    return hidden
 
 
 def dequantize_layer(layer: LayerWeights) -> dict[str, Floats]:
