@@ -114,16 +114,17 @@ def _pack(planned: PlannedTensor, start: int, stop: int) -> Packed:
         x = tensor.rows(start, stop)
     largest = _largest(x, tensor.name)
     format = planned.format
-    with np.errstate(over="ignore", invalid="ignore"):
-        if planned.importance is None or format.block_size == 1:
-            data = format.quantize(x)
-        else:
-            data = format.quantize(x, planned.importance)
-        if largest > _ALWAYS_HELD and not np.isfinite(format.dequantize(data)).all():
-            raise InvalidRequest(
-                f"{tensor.name}: holds {largest:g}, more than {format.name} can; use bf16 or f32"
-            )
-    return data
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            packed = format.quantize(x, planned.importance)
+            held = largest <= _ALWAYS_HELD or np.isfinite(format.dequantize(packed)).all()
+    except ValueError as error:  # of its own limits
+        raise InvalidRequest(f"{tensor.name}: {error}") from error
+    if not held:
+        raise InvalidRequest(
+            f"{tensor.name}: holds {largest:g}, more than {format.name} can; use bf16 or f32"
+        )
+    return packed
 
 
 def _largest(x: npt.NDArray[np.float32], name: str) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edgellama.cli import main
+from edgellama.converters import MIXES
 from edgellama.gguf import GGUFFile, TensorToWrite, write_gguf
 from edgellama.gguf_imatrix import ImportanceMatrix, write_imatrix
 from edgellama.quant import find_format
@@ -61,7 +62,7 @@ def test_it_says_what_it_made(f16_llama, tmp_path, capsys):
 @pytest.mark.parametrize(
     "options",
     [
-        ["--type", "Q8_0"],
+        *(["--type", mix] for mix in MIXES if mix != "Q2_K_S"),
         ["--type", "Q4_0", "--pure"],
         ["--type", "Q5_1", "--tensor-type", "ffn=F16", "--output-type", "F32"],
     ],

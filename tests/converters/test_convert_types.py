@@ -81,6 +81,15 @@ def test_q4_0_keeps_a_tied_embedding_in_q8_0(tiny_checkpoint, tmp_path):
     assert types(tmp_path / "out.gguf")["token_embd.weight"] == "Q8_0"
 
 
+def test_a_checkpoint_becomes_a_mix(tiny_checkpoint, tmp_path):
+    folder = tiny_checkpoint(dim=256, hidden_dim=256).write_meta(tmp_path / "meta")
+    plan = convert(open_source(folder), tmp_path / "out.gguf", "q4_k")
+    made = types(tmp_path / "out.gguf")
+    assert plan.type == "Q4_K_M"
+    assert [made[f"blk.{i}.ffn_down.weight"] for i in range(2)] == ["Q4_K", "Q6_K"]
+    assert (made["blk.0.attn_q.weight"], made["output.weight"]) == ("Q4_K", "Q6_K")
+
+
 def test_columns_that_blocks_do_not_divide_fall_back_to_f16_and_say_so(tiny_checkpoint, tmp_path):
     folder = tiny_checkpoint(hidden_dim=40).write_meta(tmp_path / "meta")
     plan = convert(open_source(folder), tmp_path / "out.gguf", "q4_0")
@@ -99,6 +108,14 @@ def test_a_weight_that_the_type_cannot_hold_is_refused(tiny_checkpoint, tmp_path
     with pytest.raises(InvalidRequest, match=r"blk\.0\.attn_v\.weight.*bf16"):
         convert(open_source(folder), tmp_path / "out.gguf", "f16")
     convert(open_source(folder), tmp_path / "out.gguf", "q8_0")
+
+
+def test_a_weight_beyond_what_is_searched_is_refused_by_name(tiny_checkpoint, tmp_path):
+    checkpoint = tiny_checkpoint(dim=256)
+    checkpoint.weights["blk.0.attn_v.weight"][3, 5] = 2.0**30
+    folder = checkpoint.write_meta(tmp_path / "meta")
+    with pytest.raises(InvalidRequest, match=r"blk\.0\.attn_v\.weight: Q4_K holds weights up to"):
+        convert(open_source(folder), tmp_path / "out.gguf", "q4_k_s", pure=True)
 
 
 @pytest.mark.parametrize("type", TYPES)
