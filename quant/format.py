@@ -57,7 +57,7 @@ class Format:
     def pack_entry(self) -> "Entry | None":
         """The compiled quantizer; None where numpy is quick, or nothing is made."""
         if self.quantize_blocks is None and self._can_search:
-            from .searches import SEARCHES
+            from .search_kernels import SEARCHES
 
             return SEARCHES[self.name]
         return self.products.pack
