@@ -31,7 +31,7 @@ from .backends.reference import (
 )
 from .calibration import Reading
 from .config import ModelConfig
-from .errors import ModelFormatError
+from .errors import InvalidRequest, ModelFormatError
 from .quant import Format
 from .quant.compensated import DAMPING, Hessian, quantize_compensated
 from .weights import Matrix, ModelWeights, rope_frequencies
@@ -71,12 +71,16 @@ class Compensation:
         weights: ModelWeights,
         formats: Mapping[str, Format],
         chunks: npt.NDArray[np.int32],
+        n_apart: int = 0,
     ) -> None:
         """formats: of every matrix, by its name; chunks: (n, n_ctx) ids of the calibration text.
 
-        Formats without a scale and codes, such as F16, are rounded and not compensated.
+        Formats without a scale and codes, such as F16, are rounded and not compensated. The last
+        n_apart chunks flow along and are learned nothing from: on them `divergence` is measured.
         """
         self.config, self._weights, self._formats, self._chunks = config, weights, formats, chunks
+        self._n_learned = len(chunks) - n_apart
+        self._divergence = 0.0
         self._made: dict[str, Packed] = {}
         self._steps = self._run()
 
@@ -89,22 +93,39 @@ class Compensation:
             next(self._steps)
         return self._made.pop(name)
 
+    def divergence(self) -> float:
+        """Mean KL divergence from the old model, in nats a token, over the chunks kept apart."""
+        for _ in self._steps:
+            pass
+        return self._divergence
+
     def _run(self) -> Iterator[None]:
         """Make all matrices; stops wherever some have been made."""
         config, weights = self.config, self._weights
         old = Reading(config, weights, self._chunks)
         new = Reading(config, weights, self._chunks)
         new.x = self._embed()
+        output = weights.output
+        packed = self._made[weights.token_embd.name]
         yield
         for i in range(config.n_layers):
             yield from self._run_layer(i, old.x, new.x)
-        if weights.output is not weights.token_embd:
+        ends = [
+            [rms_norm(z, weights.output_norm, config.norm_eps) for z in (x, y)]
+            for x, y in zip(old.x, new.x, strict=True)
+        ]
+        if output is not weights.token_embd:
             inputs = _Inputs(config.dim)
-            for chunk, (x, y) in enumerate(zip(old.x, new.x, strict=True)):
-                a, b = (rms_norm(z, weights.output_norm, config.norm_eps) for z in (x, y))
+            for chunk, (a, b) in enumerate(ends[: self._n_learned]):
                 inputs.add(chunk, b, a - b)
-            self._make(weights.output, inputs)
+            self._make(output, inputs)
+            packed = self._made[output.name]
             yield
+        apart = ends[self._n_learned :]
+        if apart:
+            was, becomes = output.dequantize(), self._formats[output.name].dequantize(packed)
+            kl = [_divergence(a @ was.T, b @ becomes.T) for a, b in apart]
+            self._divergence = float(np.mean(kl))
 
     def _embed(self) -> Floats:
         """Make token_embd; (n_chunks, n_ctx, dim), the stream of the new model as it begins."""
@@ -124,7 +145,7 @@ class Compensation:
 
     def _tied_hessian(self) -> Hessian:
         """Of the output matrix of the old model: the new one does not exist yet."""
-        reading = Reading(self.config, self._weights, self._chunks)
+        reading = Reading(self.config, self._weights, self._chunks[: self._n_learned])
         for i, layer in enumerate(self._weights.layers):
             reading.pass_layer(i, dequantize_layer(layer), lambda names, x: None)
         squares = np.zeros((self.config.dim, self.config.dim), np.float32)
@@ -146,12 +167,13 @@ class Compensation:
             inputs = _Inputs(first.cols, first.rows if stage.writes else None)
             for chunk, (x, y) in enumerate(zip(xs, ys, strict=True)):
                 a, b = stage.inputs(old, x), stage.inputs(new, y)
+                missing = a - b
                 if stage.writes:
                     w = old[stage.names[0]]
                     x += a @ w.T
-                    inputs.add(chunk, b, x - y - b @ w.T)
-                else:
-                    inputs.add(chunk, b, a - b)
+                    missing = x - y - b @ w.T
+                if chunk < self._n_learned:
+                    inputs.add(chunk, b, missing)
             for name, matrix in zip(stage.names, group, strict=True):
                 new[name] = self._make(matrix, inputs)
             if stage.writes:
@@ -207,7 +229,12 @@ class Compensation:
             target = w + _correction(cross, inputs.squares[1], both, first)
             packed[rows] = quantize_compensated(format, target, both)
         self._made[matrix.name] = packed
-        return format.dequantize(packed)
+        made = format.dequantize(packed)
+        if not np.isfinite(made).all():
+            raise InvalidRequest(
+                f"{matrix.name}: holds more than {format.name} can; give it the type BF16"
+            )
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +256,15 @@ def _correction(cross: Floats, squares: Floats, both: Hessian, first: Hessian) -
     carried = float((fitted * cross[1]).sum(dtype=np.float64)) / mended if mended > 0 else 0.0
     found: Floats = cross.sum(axis=0) @ both.inverse.astype(np.float32)
     return found * np.float32(min(max(carried, 0.0), 1.0))
+
+
+def _divergence(was: Floats, becomes: Floats) -> float:
+    """Mean KL divergence of logits (n, vocab_size), in nats."""
+    before, after = (
+        z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+        for z in (z.astype(np.float64) - z.max(axis=1, keepdims=True) for z in (was, becomes))
+    )
+    return float((np.exp(before) * (before - after)).sum(axis=1).mean())
 
 
 def _noise(halves: Floats) -> float:

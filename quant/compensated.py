@@ -32,7 +32,6 @@ Packed = npt.NDArray[np.uint8]  # (rows, row_bytes)
 DAMPING = 0.01  # of the mean diagonal: what GPTQ takes
 SWEEPS = 3  # of coordinate descent; a fourth gains a thousandth
 AT_ONCE = 32  # columns whose corrections of all later ones are one product
-SHARES = np.linspace(0.97, 0.7, 10, dtype=np.float32)  # of the largest weight, tried as its end
 ROWS_AT_ONCE = 1024  # they fit the cache with AT_ONCE columns; rows do not depend on each other
 
 
@@ -119,25 +118,6 @@ class _Rounding:
         return index.astype(np.float32), scale * self._levels[index]
 
 
-def _find_scales(format: Format, block: F32, importance: F32) -> Packed:
-    """A block (n, size) packed by the format's search, or by one over clipped blocks.
-
-    Types without a search take their scale from the largest weights; of a block clipped to some
-    share of its range it is smaller.
-    """
-    found = format.quantize(block, importance)
-    if format.layout is not None and format.layout.write_scales is not None:
-        return found
-    least = np.square(format.dequantize(found) - block) @ importance
-    low, high = block.min(axis=1, keepdims=True), block.max(axis=1, keepdims=True)
-    for share in SHARES:
-        tried = format.quantize(np.clip(block, low * share, high * share))
-        error = np.square(format.dequantize(tried) - block) @ importance
-        found = np.where((error < least)[:, None], tried, found)
-        least = np.minimum(error, least)
-    return found
-
-
 def _compensate(format: Format, w: F32, order: npt.NDArray[np.intp], factor: F32) -> Packed:
     """Rows (n, cols) block by block and column by column; the file's order is kept in the bytes."""
     n, cols = w.shape
@@ -151,7 +131,7 @@ def _compensate(format: Format, w: F32, order: npt.NDArray[np.intp], factor: F32
         block[:, columns] = left[start : start + size].T
         importance = np.empty(size, np.float32)
         importance[columns] = diagonal[start : start + size] ** np.float32(-2)
-        found = _find_scales(format, block, importance)
+        found = format.quantize(block, importance)
         rounding = _Rounding(format, found)
         codes = np.empty((size, n), np.float32)
         for first in range(start, start + size, AT_ONCE):

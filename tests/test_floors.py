@@ -25,6 +25,7 @@ FLOORS = (
 FLOOR_OF = {name: number for number, floor in enumerate(reversed(FLOORS)) for name in floor}
 CONVERTERS_MAY_IMPORT = {"converters", "gguf", "errors", "quant", "__version__"}
 CONVERTERS_MAY_BE_IMPORTED_BY = {
+    "cli/calibrating.py",
     "cli/convert.py",
     "cli/inspect.py",
     "cli/making.py",

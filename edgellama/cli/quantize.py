@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgellama.errors import InvalidRequest
 
+from .calibrating import ABOUT_TEXTS, add_text_options, calibrated
 from .making import ABOUT_TYPES, add_type_options, make, type_options
 
 if TYPE_CHECKING:
@@ -17,11 +18,14 @@ EXAMPLES = f"""\
 Take the file with the original weights (F16 or BF16): what was rounded once loses twice.
 
 {ABOUT_TYPES}
+{ABOUT_TEXTS}
 examples:
   edgellama quantize llama-f16.gguf llama-q4.gguf --type Q4_K_M
   edgellama quantize llama-f16.gguf llama-q3.gguf --type Q3_K_M --imatrix llama.imatrix.gguf
   edgellama quantize llama-f16.gguf llama.gguf --type IQ4_XS --tensor-type attn_v=Q8_0 \\
       --tensor-type 'blk\\.[01]\\.ffn_down=Q6_K'
+  edgellama quantize llama-f16.gguf llama-q4.gguf --type Q4_K_M --calibrate text.txt
+  edgellama quantize llama-f16.gguf llama-2g.gguf --size 2.0G --calibrate text.txt
   edgellama quantize llama-f16.gguf --type Q5_K_M --dry-run
 """
 
@@ -31,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN.gguf", help="the file to read")
     parser.add_argument("output", metavar="OUT.gguf", nargs="?", help="the file to make")
     add_type_options(parser, default="Q4_K_M")
+    add_text_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,13 +50,15 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidRequest(
             f"{args.source}: is a checkpoint; `edgellama convert` makes GGUF of it, of any --type"
         )
-    plan = make_plan(source, args.type, **type_options(args))
-    if not args.dry_run:
-        make(plan, args.output, args)
-    elif args.json:
-        print(json.dumps(describe(source, plan), ensure_ascii=False, indent=1))
-    else:
-        _show(plan)
+    options = type_options(args)
+    plan = make_plan(source, args.type, **options)
+    with calibrated(plan, args, options) as wished:
+        if not args.dry_run:
+            make(wished, args.output, args)
+        elif args.json:
+            print(json.dumps(describe(source, wished), ensure_ascii=False, indent=1))
+        else:
+            _show(wished)
     return 0
 
 
