@@ -203,10 +203,13 @@ class _Work:
         return found
 
     def _with_types(self, choice: dict[str, Candidate]) -> "Plan":
-        """A plan of the chosen types; it goes by the name of the most frequent."""
+        """A plan of the chosen types; it goes by the name of the one that most bytes have."""
         from edgellama.converters import ALIASES, MIXES, make_plan
 
-        [(most, _), *_] = Counter(c.type for c in choice.values()).most_common()
+        n_bytes = Counter[str]()
+        for c in choice.values():
+            n_bytes[c.type] += c.n_bytes
+        [(most, _), *_] = n_bytes.most_common()
         usual = most if most in {*MIXES, *ALIASES} else self._plan.type
         exact = [(f"^{re.escape(name)}$", c.type) for name, c in choice.items()]
         named = {"output_type": None, "embedding_type": None, "tensor_types": exact}
