@@ -27,6 +27,7 @@ import numba
 import numba.core.errors
 
 from .kernel_compiler import EntryCompiler, KernelCompiler
+from .second_compiler import second_compiler
 from .simd.cpu import bounded, current_tier
 
 CACHE_ENVIRONMENT = "EDGELLAMA_CACHE_DIR"
@@ -212,10 +213,12 @@ def compile_entries(entries: Iterable[Entry], progress: Callable[[str], None] | 
             f"kernels are compiled at every start, because {CACHE_REFUSAL}; set {CACHE_ENVIRONMENT}"
             " to a folder of your own"
         )
-    for entry in entries:
-        if progress is not None and entry in missing:
-            number = f"{missing.index(entry) + 1} of {len(missing)}"
-            once = "" if CACHE_FOLDER is None else ", once"
-            progress(f"compiling for this CPU{once}: {entry.name} ({number})")
-        _ = entry.address
+    ours = [e for e in missing if e.function.__module__.partition(".")[0] == _PACKAGE]
+    with second_compiler(ours if CACHE_FOLDER is not None else []):
+        for entry in entries:
+            if progress is not None and not entry.is_cached():
+                number = f"{missing.index(entry) + 1} of {len(missing)}"
+                once = "" if CACHE_FOLDER is None else ", once"
+                progress(f"compiling for this CPU{once}: {entry.name} ({number})")
+            _ = entry.address
     return len(missing)

@@ -17,7 +17,7 @@ from numba.core.compiler_machinery import register_pass
 from numba.core.typed_passes import NativeLowering
 
 
-class _Part(JITCodeLibrary):  # type: ignore[misc]
+class _Part(JITCodeLibrary):
     """Code to be linked into other libraries."""
 
     def _optimize_final_module(self) -> None:
@@ -28,7 +28,7 @@ class _Part(JITCodeLibrary):  # type: ignore[misc]
         self._finalized = True
 
 
-class _Whole(JITCodeLibrary):  # type: ignore[misc]
+class _Whole(JITCodeLibrary):
     """An entry with all that it calls."""
 
     def _optimize_final_module(self) -> None:
@@ -49,7 +49,7 @@ class _Whole(JITCodeLibrary):  # type: ignore[misc]
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
-class _EntryLowering(NativeLowering):  # type: ignore[misc]
+class _EntryLowering(NativeLowering):
     _name = "entry_lowering"
 
     def run_pass(self, state: Any) -> bool:
@@ -59,7 +59,7 @@ class _EntryLowering(NativeLowering):  # type: ignore[misc]
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
-class _KernelLowering(NativeLowering):  # type: ignore[misc]
+class _KernelLowering(NativeLowering):
     _name = "kernel_lowering"
 
     def run_pass(self, state: Any) -> bool:
@@ -67,16 +67,16 @@ class _KernelLowering(NativeLowering):  # type: ignore[misc]
         state.library.enable_object_caching()
         state.flags.no_compile = True
         super().run_pass(state)
-        kernel = [].append  # numba asks for a builtin function of each kernel's own; never called
+        kernel: Any = [].append  # numba asks for a builtin function of each kernel's own; never called
         state.targetctx.insert_user_function(kernel, state.cr.fndesc, [state.library])
         state.cr = state.cr._replace(cfunc=kernel)
         return True
 
 
-class KernelCompiler(CompilerBase):  # type: ignore[misc]
+class KernelCompiler(CompilerBase):
     """The usual passes, and the lowering of kernels."""
 
-    lowering = _KernelLowering
+    lowering: Any = _KernelLowering
 
     def define_pipelines(self) -> list[Any]:
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state)

@@ -210,3 +210,22 @@ def test_an_entry_shows_no_name_but_its_own() -> None:
     shown = re.findall(r"\.(?:globl|weak)\w*\s+(\S+)", assembly)
     assert shown
     assert all("legacy_kernels8dot_q4_1" in name for name in shown)
+
+
+def test_a_second_process_compiles_what_the_first_has_not_reached(tmp_path: Path) -> None:
+    # the second is asked for two kernels; the first waits for their files, which it does not make
+    program = """
+        import time
+        from edgellama.quant import find_format
+        from edgellama.quant.second_compiler import second_compiler
+        products = find_format("F32").products
+        entries = [products.unpack, products.dot, products.unpack, products.dot]
+        with second_compiler(entries):
+            end = time.monotonic() + 60
+            while time.monotonic() < end and not all(e.is_cached(on_disk=True) for e in entries):
+                time.sleep(0.05)
+        print([e.is_cached(on_disk=True) for e in entries])
+    """
+    process = in_a_process(program, tmp_path)
+    out, err = process.communicate(timeout=DEADLINE)
+    assert (out, err) == ("[True, True, True, True]\n", "")

@@ -1,0 +1,59 @@
+"""A second process that compiles beside this one, because numba compiles one function at a time.
+
+It takes the same entries from the other end and leaves them in the folder that both share. Nothing
+depends on it: what it has not done by then, this process compiles itself.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .jit import Entry
+
+WORTH_IT = 4  # entries: fewer are compiled before another Python has started
+
+
+def _is_possible() -> bool:
+    """Whether there is a second core, and a Python to run on it (an app may have none to start)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (cores or 1) > 1 and bool(sys.executable) and not getattr(sys, "frozen", False)
+
+
+@contextmanager
+def second_compiler(entries: "Sequence[Entry]") -> Iterator[None]:
+    """Have these entries compiled elsewhere, the last first, until the block is left."""
+    if len(entries) < WORTH_IT or not _is_possible():
+        yield
+        return
+    names = [f"{e.function.__module__}:{e.function.__name__}" for e in reversed(entries)]
+    code = f"from {__name__} import compile_named; compile_named({names!r})"
+    silent: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    if sys.platform == "win32":
+        silent["creationflags"] = subprocess.CREATE_NO_WINDOW
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    try:
+        process = subprocess.Popen([sys.executable, "-c", code], env=environment, **silent)
+    except OSError:  # no more processes, or no such file
+        yield
+        return
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def compile_named(names: Sequence[str]) -> None:
+    """What the second process does: compile each "module:function" that is not there yet."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # leaves no half of a file behind
+    for name in names:
+        module, _, function = name.partition(":")
+        entry: Entry = getattr(import_module(module), function)
+        if not entry.is_cached(on_disk=True):
+            _ = entry.address
