@@ -67,7 +67,7 @@ class _KernelLowering(NativeLowering):
         state.library.enable_object_caching()
         state.flags.no_compile = True
         super().run_pass(state)
-        kernel: Any = [].append  # numba asks for a builtin function of each kernel's own; never called
+        kernel: Any = [].append  # a builtin function of its own, which numba wants; never called
         state.targetctx.insert_user_function(kernel, state.cr.fndesc, [state.library])
         state.cr = state.cr._replace(cfunc=kernel)
         return True
