@@ -34,7 +34,7 @@ Packed = npt.NDArray[np.uint8]
 
 ABOUT_TEXTS = """\
 With --calibrate, the model reads a text while it is quantized, and each matrix makes up for what
-it and those before it have lost. It takes about as long as reading the text eight times, and loses
+it and those before it have lost. It takes about as long as reading the text six times, and loses
 less than half of what --imatrix does. Some 100 kB of text of the kind that the model is used for
 are enough; measure with other text. --size and --max-kl choose each tensor's type by what rounding
 it costs on that text, and print their choice.
