@@ -216,7 +216,7 @@ def compile_entries(entries: Iterable[Entry], progress: Callable[[str], None] | 
     ours = [e for e in missing if e.function.__module__.partition(".")[0] == _PACKAGE]
     with second_compiler(ours if CACHE_FOLDER is not None else []):
         for entry in entries:
-            if progress is not None and not entry.is_cached():
+            if progress is not None and entry in missing and not entry.is_cached():
                 number = f"{missing.index(entry) + 1} of {len(missing)}"
                 once = "" if CACHE_FOLDER is None else ", once"
                 progress(f"compiling for this CPU{once}: {entry.name} ({number})")

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,9 +21,10 @@ WORTH_IT = 4  # entries: fewer are compiled before another Python has started
 
 
 def _is_possible() -> bool:
-    """Whether there is a second core, and a Python to run on it (an app may have none to start)."""
+    """Whether there is a second core, and a Python to run on it: an app may name itself as one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (cores or 1) > 1 and bool(sys.executable) and not getattr(sys, "frozen", False)
+    is_python = Path(sys.executable or "").stem.lower().startswith("python")
+    return (cores or 1) > 1 and is_python and not getattr(sys, "frozen", False)
 
 
 @contextmanager
@@ -36,9 +38,11 @@ def second_compiler(entries: "Sequence[Entry]") -> Iterator[None]:
     silent: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     if sys.platform == "win32":
         silent["creationflags"] = subprocess.CREATE_NO_WINDOW
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    # the same modules as here: -P, since -c would look in the working folder first
+    path = os.pathsep.join(each or os.getcwd() for each in sys.path)
+    environment = {**os.environ, "PYTHONPATH": path}
     try:
-        process = subprocess.Popen([sys.executable, "-c", code], env=environment, **silent)
+        process = subprocess.Popen([sys.executable, "-P", "-c", code], env=environment, **silent)
     except OSError:  # no more processes, or no such file
         yield
         return

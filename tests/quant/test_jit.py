@@ -229,3 +229,24 @@ def test_a_second_process_compiles_what_the_first_has_not_reached(tmp_path: Path
     process = in_a_process(program, tmp_path)
     out, err = process.communicate(timeout=DEADLINE)
     assert (out, err) == ("[True, True, True, True]\n", "")
+
+
+def test_the_second_process_imports_nothing_from_the_working_folder(tmp_path: Path) -> None:
+    # a folder with a model may hold any file, and the command itself does not look there either
+    (tmp_path / "numba.py").write_text("open('imported', 'w')")
+    program = f"""
+        import os, sys, time
+        sys.path = [each for each in sys.path if each]
+        os.chdir({str(tmp_path)!r})
+        from edgellama.quant import find_format
+        from edgellama.quant.second_compiler import second_compiler
+        entry = find_format("F32").products.unpack
+        with second_compiler([entry] * 4):
+            end = time.monotonic() + 60
+            while time.monotonic() < end and not entry.is_cached(on_disk=True):
+                time.sleep(0.05)
+        print(entry.is_cached(on_disk=True), os.path.exists("imported"))
+    """
+    process = in_a_process(program, tmp_path / "cache")
+    out, err = process.communicate(timeout=DEADLINE)
+    assert (out, err) == ("True False\n", "")
