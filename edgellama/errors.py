@@ -5,6 +5,7 @@
     ├── CheckpointRefused   an official checkpoint is damaged, unknown, or wants to run code
     ├── ContextFull         more tokens than the context holds
     ├── ResourceError       memory, disk or address space is not there
+    │   └── Overloaded      more requests wait already than may wait
     └── InvalidRequest      a caller's argument: unknown option, id out of range, empty prompt
 
 A message says what was found, what was expected and what to do. The library raises; the command
@@ -25,11 +26,24 @@ class CheckpointRefused(EdgellamaError):
 
 
 class ContextFull(EdgellamaError):
-    """The tokens asked for do not fit into the context."""
+    """The tokens asked for do not fit into the context: `n_prompt` of them, where `n_ctx` fit."""
+
+    def __init__(self, message: str, n_prompt: int = 0, n_ctx: int = 0) -> None:
+        super().__init__(message)
+        self.n_prompt = n_prompt
+        self.n_ctx = n_ctx
 
 
 class ResourceError(EdgellamaError):
     """The machine lacks memory, disk space or a permission."""
+
+
+class Overloaded(ResourceError):
+    """So many requests wait that another is refused; it may come again in `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class InvalidRequest(EdgellamaError, ValueError):
