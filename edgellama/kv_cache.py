@@ -11,6 +11,8 @@ only blocks in use take memory. One block holds, for each layer and each of its 
     [block][layer][keys | values][kv head][head_bytes]
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -78,11 +80,7 @@ class KVCache:
 
         Raises ContextFull, and changes nothing, when that is more than n_ctx.
         """
-        if n_tokens > self.n_ctx:
-            raise ContextFull(
-                f"{n_tokens:,} tokens do not fit the context of {self.n_ctx:,}; "
-                f"start with a larger n_ctx or shorten the conversation"
-            )
+        self._check_fits(n_tokens)
         held = self._lengths[sequence]
         if held % BLOCK_TOKENS and n_tokens > held:
             self._make_private(sequence, held // BLOCK_TOKENS)
@@ -114,6 +112,45 @@ class KVCache:
             self.tables[target, i] = block
             self._owners[block] += 1
         self._lengths[target] = n_tokens
+
+    def read_blocks(self, sequence: int, first: int, end: int) -> list[npt.NDArray[np.uint8]]:
+        """Copies of blocks `first` to `end` - 1 of the sequence, each (block_bytes,) uint8.
+
+        Raises InvalidRequest unless 64 * `end` tokens are held: a block that still grows is no one
+        else's to keep.
+        """
+        whole = self._lengths[sequence] // BLOCK_TOKENS
+        if not 0 <= first <= end <= whole:
+            raise InvalidRequest(
+                f"cannot read blocks {first} to {end} of a sequence that holds {whole} whole ones"
+            )
+        return [self.blocks[block].copy() for block in self.tables[sequence, first:end]]
+
+    def restore(self, sequence: int, blocks: Sequence[npt.NDArray[np.uint8]]) -> None:
+        """Make blocks from `read_blocks` of a cache like this one the content of the sequence.
+
+        It holds 64 * len(blocks) tokens then. Raises InvalidRequest for a block of another size,
+        ContextFull for more blocks than n_ctx has; nothing has changed then.
+        """
+        for block in blocks:
+            if block.dtype != np.uint8 or block.shape != (self.block_bytes,):
+                raise InvalidRequest(
+                    f"a block of this cache is {self.block_bytes:,} bytes, got {block.dtype}"
+                    f" {block.shape}; it is of another model or kv_type"
+                )
+        n_tokens = BLOCK_TOKENS * len(blocks)
+        self._check_fits(n_tokens)
+        self.rewind(sequence, 0)
+        self.extend(sequence, n_tokens)
+        for own, block in zip(self.tables[sequence, : len(blocks)], blocks, strict=True):
+            self.blocks[own] = block
+
+    def _check_fits(self, n_tokens: int) -> None:
+        if n_tokens > self.n_ctx:
+            raise ContextFull(
+                f"{n_tokens:,} tokens do not fit the context of {self.n_ctx:,}; "
+                f"start with a larger n_ctx or shorten the conversation"
+            )
 
     def _take(self) -> int:
         block = self._free.pop()

@@ -1,13 +1,17 @@
-"""The book-keeping of the cache's blocks, without any numbers in them."""
+"""The book-keeping of the cache's blocks, and blocks that are taken out and put back."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edgellama.backends import Batch, BlockBackend, load_backend
 from edgellama.config import ModelConfig
 from edgellama.errors import ContextFull, InvalidRequest
+from edgellama.gguf import GGUFFile
 from edgellama.kv_cache import BLOCK_TOKENS, KVCache, head_bytes
+from edgellama.weights import load_weights
 
 Shape = Callable[..., ModelConfig]
 
@@ -99,3 +103,79 @@ def test_a_head_of_a_block_has_the_bytes_of_its_layout() -> None:
     assert head_bytes(64, "f32") == 64 * 64 * 4
     assert head_bytes(64, "q8_0") == 64 * 64 + 64 * 2 * 2
     assert head_bytes(20, "f16") == 64 * 32 * 2
+
+
+def test_blocks_come_out_as_copies_and_go_back_in(cache: KVCache) -> None:
+    cache.extend(0, 130)
+    cache.blocks[blocks_of(cache, 0)] = np.arange(3, dtype=np.uint8)[:, None]
+    taken = cache.read_blocks(0, 0, 2)
+    cache.blocks[:] = 9
+    cache.extend(1, 200)
+    cache.restore(1, taken)
+    assert cache.length(1) == 128
+    assert [cache.blocks[b].tolist() for b in blocks_of(cache, 1)] == [b.tolist() for b in taken]
+    assert [int(block[0]) for block in taken] == [0, 1]
+
+
+def test_restoring_does_not_touch_what_another_sequence_shares(cache: KVCache) -> None:
+    cache.extend(0, 64)
+    cache.blocks[blocks_of(cache, 0)] = 7
+    cache.copy(0, 1, 64)
+    cache.restore(1, [np.zeros(cache.block_bytes, np.uint8)])
+    assert (cache.blocks[blocks_of(cache, 0)] == 7).all()
+
+
+@pytest.mark.parametrize(("first", "end"), [(0, 3), (-1, 1), (2, 1)])
+def test_only_whole_blocks_that_are_there_can_be_read(cache: KVCache, first: int, end: int) -> None:
+    cache.extend(0, 130)
+    with pytest.raises(InvalidRequest, match="holds 2 whole ones"):
+        cache.read_blocks(0, first, end)
+
+
+def test_blocks_of_another_cache_are_refused_and_change_nothing(cache: KVCache) -> None:
+    cache.extend(0, 100)
+    right = np.zeros(cache.block_bytes, np.uint8)
+    for wrong in (right[1:], right[None], right.view(np.int8)):
+        with pytest.raises(InvalidRequest, match="another model or kv_type"):
+            cache.restore(0, [right, wrong])
+    with pytest.raises(ContextFull, match="320 tokens do not fit the context of 256"):
+        cache.restore(0, [right] * 5)
+    assert cache.length(0) == 100
+
+
+def open_tiny(path: Path, kv_type: str = "f16", backend: str = "cpu") -> BlockBackend:
+    file = GGUFFile(path)
+    config = ModelConfig.from_gguf(file)
+    opened = load_backend(
+        backend, config, load_weights(file, config), n_ctx=512, n_threads=1, kv_type=kv_type
+    )
+    assert isinstance(opened, BlockBackend) or backend == "reference"
+    return opened  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "f32"])
+def test_a_restored_sequence_goes_on_to_the_last_bit_as_one_that_was_computed(
+    tmp_path: Path, write_tiny_llama: Callable[..., Path], kv_type: str
+) -> None:
+    shape = {"dim": 128, "n_heads": 4, "head_dim": 32}
+    path = write_tiny_llama(tmp_path / "tiny.gguf", format="Q8_0", **shape)
+    ids = np.random.default_rng(0).integers(0, 300, 230)
+    one, other = open_tiny(path, kv_type), open_tiny(path, kv_type)
+    try:
+        one.forward(Batch.of(ids[:200], wanted="none"))
+        blocks = one.read_blocks(0, 0, 3)
+        one.rewind(0, 192)
+        expected = one.forward(Batch.of(ids[192:], start=192, wanted="all"))
+        other.forward(Batch.of(ids[::-1][:70], wanted="none"))  # forgotten by restoring
+        other.restore(0, blocks)
+        assert np.array_equal(other.forward(Batch.of(ids[192:], start=192, wanted="all")), expected)
+        assert one.kv_type == kv_type
+    finally:
+        one.close()
+        other.close()
+
+
+def test_the_reference_keeps_no_blocks_and_says_so(tiny_llama: Path) -> None:
+    backend = open_tiny(tiny_llama, backend="reference")
+    assert not isinstance(backend, BlockBackend)
+    backend.close()

@@ -7,9 +7,9 @@ from edgellama.config import ModelConfig
 from edgellama.errors import InvalidRequest
 from edgellama.weights import ModelWeights
 
-from .base import Backend, Batch
+from .base import Backend, Batch, BlockBackend
 
-__all__ = ["BACKENDS", "Backend", "Batch", "load_backend"]
+__all__ = ["BACKENDS", "Backend", "Batch", "BlockBackend", "load_backend"]
 
 BACKENDS = {"cpu": "CpuBackend", "reference": "ReferenceBackend"}  # module -> class
 

@@ -4,8 +4,9 @@ A row is one token of one sequence: (token id, position, sequence). Prefill is m
 sequence, decode is one, several chats are rows of several sequences: one function serves them all.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +83,37 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give back memory and threads; the backend cannot be used any more."""
+        ...
+
+
+@runtime_checkable
+class BlockBackend(Backend, Protocol):
+    """A backend that can also hand out what it remembers, in blocks of 64 tokens, for keeping.
+
+    The CPU backend is one; the reference is not. `isinstance(backend, BlockBackend)` tells.
+    """
+
+    @property
+    def kv_type(self) -> str:
+        """How keys and values are kept; with `arithmetic` and the model, what a block depends on
+        besides its tokens and those before them."""
+        ...
+
+    @property
+    def arithmetic(self) -> str: ...
+
+    def read_blocks(self, sequence: int, first: int, end: int) -> list[npt.NDArray[np.uint8]]:
+        """Copies of the whole blocks `first` to `end` - 1 of the sequence: (block_bytes,) each.
+
+        Raises InvalidRequest unless the sequence holds 64 * `end` tokens.
+        """
+        ...
+
+    def restore(self, sequence: int, blocks: Sequence[npt.NDArray[np.uint8]]) -> None:
+        """Make such blocks, from the first on, the whole content of the sequence.
+
+        Raises InvalidRequest for blocks of another size, ContextFull for too many.
+        """
         ...
 
 

@@ -1,6 +1,6 @@
 """The CPU backend: fills the context record for a batch and runs the step on a team of threads."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from edgellama.quant import Format
 from edgellama.quant.activations import new_activations
 from edgellama.quant.jit import Entry, compile_entries
 from edgellama.quant.kernels import MATRIX
+from edgellama.quant.simd.cpu import current_tier
 from edgellama.step import step
 from edgellama.team import ENTRIES, Team
 from edgellama.weights import Matrix, ModelWeights, rope_frequencies
@@ -85,6 +86,22 @@ class CpuBackend:
 
     def drop(self, sequence: int) -> None:
         self.cache.rewind(sequence, 0)
+
+    @property
+    def kv_type(self) -> str:
+        """How keys and values are really kept: "f16", "q8_0" or "f32"."""
+        return self.cache.kv_type
+
+    @property
+    def arithmetic(self) -> str:
+        """What may differ in the last bits between machines: all tiers agree but the one of AMX."""
+        return "amx" if current_tier().tiles else "f32"
+
+    def read_blocks(self, sequence: int, first: int, end: int) -> list[npt.NDArray[np.uint8]]:
+        return self.cache.read_blocks(sequence, first, end)
+
+    def restore(self, sequence: int, blocks: Sequence[npt.NDArray[np.uint8]]) -> None:
+        self.cache.restore(sequence, blocks)
 
     def close(self) -> None:
         """End the threads and let go of the weights and the cache."""
