@@ -15,10 +15,10 @@ FLOORS = (
     {"llama"},
     {"generate", "evaluate", "calibration", "compensation", "sensitivity", "choice"},
     {"text_chunks"},
-    {"sampling", "chat", "tokenizer", "backends", "models"},
+    {"sampling", "chat", "tokenizer", "backends", "models", "prefix_store", "saved_chats"},
     {"step"},
     {"ops", "attention", "context", "team", "kv_cache", "weights"},
-    {"config", "gguf", "random_llama", "threads"},
+    {"config", "gguf", "random_llama", "threads", "folders"},
     {"errors"},
     {"quant"},
 )
