@@ -9,67 +9,18 @@ seed, prompt and model give the same tokens, whatever else runs.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InvalidRequest, ModelFormatError
+from edgellama.errors import ModelFormatError
+
+from .params import SamplingParams
 
 _BLOCK = 64  # neighbouring logits of which top_k looks at the largest first
 _PIECE = 16384  # logits: what is computed of them stays in the cache, and needs no fresh memory
 _HEAD = 1024  # top_p looks at this many of the largest first: a long tail is rarely worth sorting
-
-
-class SamplingOptions(TypedDict, total=False):
-    """The fields of `SamplingParams` as keyword arguments."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    repeat_penalty: float
-    repeat_last_n: int
-    seed: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingParams:
-    """How one request chooses its tokens.
-
-    Raises `InvalidRequest`, naming the parameter, for anything that is not a number in its range.
-    """
-
-    temperature: float = 0.8  # 0..100; 0 always takes the most likely token
-    top_k: int = 40  # keep the k most likely; 0 keeps all
-    top_p: float = 0.95  # 0..1: keep the fewest that hold this probability; 1 keeps all
-    min_p: float = 0.05  # 0..1: drop what is less likely than this times the best; 0 keeps all
-    repeat_penalty: float = 1.0  # 0.01..100, on tokens seen lately; 1 is none
-    repeat_last_n: int = 64  # how many tokens back "lately" is; -1 is all of them
-    seed: int | None = None  # 0..2**64 - 1; None is different every time
-
-    def __post_init__(self) -> None:
-        _check_real("temperature", self.temperature, 0.0, 100.0)
-        _check_int("top_k", self.top_k, 0, 2**31 - 1)
-        _check_real("top_p", self.top_p, 0.0, 1.0)
-        _check_real("min_p", self.min_p, 0.0, 1.0)
-        _check_real("repeat_penalty", self.repeat_penalty, 0.01, 100.0)
-        _check_int("repeat_last_n", self.repeat_last_n, -1, 2**31 - 1)
-        if self.seed is not None:
-            _check_int("seed", self.seed, 0, 2**64 - 1)
-
-
-def _check_real(name: str, value: object, low: float, high: float) -> None:
-    # NaN is in no range, infinity in none of these.
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= high:
-        raise InvalidRequest(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")
-
-
-def _check_int(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
-        raise InvalidRequest(f"{name} must be a whole number from {low} to {high}, not {value!r}")
 
 
 class Candidates(NamedTuple):
@@ -153,6 +104,12 @@ def log_probability(logits: NDArray[np.float32], token: int) -> float:
     for start in range(0, len(logits), _PIECE):
         total += float(np.exp(logits[start : start + _PIECE] - best).sum(dtype=np.float64))
     return float(logits[token] - best) - math.log(total)
+
+
+def top_logprobs(logits: NDArray[np.float32], k: int) -> tuple[tuple[int, float], ...]:
+    """The k likeliest (id, log probability), best first, the lower id first among equals."""
+    best = top_k(Candidates(np.arange(len(logits)), logits), min(k, len(logits)))
+    return tuple((id, log_probability(logits, id)) for id in best.ids.tolist())
 
 
 def check_finite(logits: NDArray[np.float32]) -> None:
