@@ -5,46 +5,62 @@
             print(token.text, end="")
         print(llm.chat([{"role": "user", "content": "hi"}]).text)
 
-One `Llama` is one session: what a prompt shares with the one before is not computed again, and
-threads that use the same `Llama` take turns, answer by answer.
+Any number of threads and event loops may use one `Llama`; with `n_parallel` their requests run
+together. What a prompt shares with an earlier one is not computed again.
 """
 
 import operator
 import os
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .answer import Answer, ContextReport
 from .backends import load_backend
+from .backends.base import BlockBackend
 from .chat import ChatFormat, Messages, find_chat_format
 from .config import ModelConfig
+from .embedding import POOLINGS, pool
+from .engine import Engine, EngineStatus
 from .errors import InvalidRequest, ResourceError
-from .generate import Answer, Generation, Session
+from .generate import Generation
 from .gguf import GGUFFile
+from .prefix_store import PrefixStore, key_of
+from .requests import Request
 from .sampling import SamplingOptions, SamplingParams
+from .slots import common_prefix
+from .speculation import DraftModel
 from .tokenizer import Tokenizer, load_tokenizer
 from .weights import load_weights
 
+if TYPE_CHECKING:
+    from .grammar import Grammar
+
+CONTEXT_POLICIES = ("error", "shift", "truncate-oldest")
+MAX_TOP_LOGPROBS = 64
 MAX_STOP_STRINGS = 64
 
 
 class Llama:
-    """A Llama model, its tokenizer and one context of `n_ctx` tokens.
+    """A Llama model, its tokenizer and `n_parallel` contexts of `n_ctx` tokens.
 
-    Public to read: path, config, tokenizer, n_ctx, chat_format.
+    Public to read: path, config, tokenizer, n_ctx, n_parallel, chat_format.
     """
 
     path: Path
     config: ModelConfig
     tokenizer: Tokenizer
     n_ctx: int
+    n_parallel: int
 
     def __init__(
         self,
@@ -52,9 +68,15 @@ class Llama:
         *,
         n_ctx: int | None = 4096,
         n_threads: int | None = None,
+        n_parallel: int = 1,
         kv_type: str = "f16",
         backend: str = "cpu",
         chat_format: str | None = None,
+        draft: str | os.PathLike[str] | None = None,
+        speculate: bool = True,
+        prefix_store: PrefixStore | None = None,
+        queue_limit: int = 128,
+        deterministic: bool = False,
         progress: Callable[[str], None] | None = None,
     ) -> None:
         """Open a GGUF file; without a path, the small model that ships with edgellama.
@@ -62,9 +84,16 @@ class Llama:
         n_ctx: tokens that prompt and answer may have together, at most what the model was trained
             for; None is that whole length.
         n_threads: None takes what suits the machine.
+        n_parallel: how many requests run at once; others wait, `queue_limit` of them at most.
         kv_type: how keys and values are kept, "f16" or "q8_0".
         backend: "cpu" or "reference" (plain numpy: slow, for comparisons).
         chat_format: name of a built-in chat format; None takes the one the file asks for.
+        draft: a small model file of the same vocabulary that guesses ahead; None guesses from what
+            stands in the text already. speculate=False does not guess. Guesses change no answer.
+        prefix_store: keeps keys and values of long prompts on disk, for the next start as well.
+        deterministic: the same seed gives the same text in any company also on AMX, where large
+            batches are otherwise computed in bfloat16; prompts take longer there. No other CPU
+            needs it.
         progress: told in words what is being waited for, such as the first compilation.
 
         Raises ModelFormatError for a file that is damaged or of another kind, ResourceError if it
@@ -74,6 +103,8 @@ class Llama:
             n_ctx = _check_int("n_ctx", n_ctx, 1)
         if n_threads is not None:
             n_threads = _check_int("n_threads", n_threads, 1)
+        self.n_parallel = _check_int("n_parallel", n_parallel, 1)
+        self._speculate = speculate
         # Whatever fails, what was opened before it is closed.
         with ExitStack() as stack:
             self.path = stack.enter_context(shipped_model()) if path is None else Path(path)
@@ -88,14 +119,57 @@ class Llama:
                 self.config,
                 load_weights(file, self.config),
                 n_ctx=self.n_ctx,
-                n_sequences=1,
+                n_sequences=self.n_parallel,
                 n_threads=n_threads,
                 kv_type=kv_type,
                 progress=progress,
             )
-            self._session = Session(machine)
-            stack.callback(self._session.close)
+            stack.callback(machine.close)
+            store_key = ""
+            if prefix_store is not None and isinstance(machine, BlockBackend):
+                store_key = key_of(file, machine.kv_type, machine.arithmetic)
+            drafter = None if draft is None else self._load_draft(stack, draft, n_threads, progress)
+            self._engine = Engine(
+                machine,
+                self.tokenizer,
+                queue_limit=_check_int("queue_limit", queue_limit, 0),
+                store=prefix_store if store_key else None,
+                store_key=store_key,
+                drafter=drafter,
+                deterministic=deterministic,
+            )
+            stack.callback(self._engine.close)
             self._resources = stack.pop_all()
+
+    def _load_draft(
+        self,
+        stack: ExitStack,
+        path: str | os.PathLike[str],
+        n_threads: int | None,
+        progress: Callable[[str], None] | None,
+    ) -> DraftModel:
+        file = stack.enter_context(GGUFFile(Path(path)))
+        config = ModelConfig.from_gguf(file)
+        vocabulary = load_tokenizer(file.metadata)
+        own = self.tokenizer
+        if vocabulary.vocab_size != own.vocab_size or any(
+            vocabulary.piece(id) != own.piece(id) for id in range(own.vocab_size)
+        ):
+            raise InvalidRequest(
+                f"{path}: its vocabulary is not that of {self.path.name}; a draft model must have"
+                " the same tokens"
+            )
+        machine = load_backend(
+            "cpu",
+            config,
+            load_weights(file, config),
+            n_ctx=min(self.n_ctx, config.context_length),
+            n_sequences=1,
+            n_threads=n_threads,
+            progress=progress,
+        )
+        stack.callback(machine.close)
+        return DraftModel(machine)
 
     @cached_property
     def chat_format(self) -> ChatFormat | None:
@@ -123,13 +197,37 @@ class Llama:
         """
         checked = self._check_prompt(ids)
         try:
-            return self._session.all_logits(checked)
+            return self._engine.logits(checked)
         except MemoryError:
             size = len(checked) * self.config.vocab_size * 4
             raise ResourceError(
                 f"the logits of {len(checked):,} positions take {size:,} bytes, which this machine"
                 " does not have; ask for fewer positions at a time"
             ) from None
+
+    def embed(
+        self,
+        texts: str | Sequence[str] | Sequence[Sequence[int]],
+        *,
+        pooling: str = "mean",
+        normalize: bool = True,
+    ) -> NDArray[np.float32]:
+        """(n, dim) float32: what the model makes of each text, behind its last norm.
+
+        pooling: "mean" of all tokens, "last" or "cls", the first. normalize: to length one.
+        A text gets the begin-of-text token where the model wants one; lists of ids are taken as
+        they are. `n_parallel` of them are computed together. Raises as `logits`.
+        """
+        if pooling not in POOLINGS:
+            raise InvalidRequest(f"pooling {pooling!r} is unknown; known are {', '.join(POOLINGS)}")
+        prompts = [
+            self._check_prompt(
+                self.tokenize(text, bos=self.tokenizer.add_bos) if isinstance(text, str) else text
+            )
+            for text in ([texts] if isinstance(texts, str) else texts)
+        ]
+        vectors = [pool(rows, pooling, normalize) for rows in self._engine.hidden(prompts)]
+        return np.array(vectors, np.float32).reshape(len(vectors), self.config.dim)
 
     def generate(
         self,
@@ -138,67 +236,185 @@ class Llama:
         max_tokens: int | None = None,
         stop: str | Sequence[str] = (),
         stop_ids: Sequence[int] = (),
+        top_logprobs: int = 0,
+        grammar: "Grammar | None" = None,
+        context_policy: str = "error",
         **sampling: Unpack[SamplingOptions],
     ) -> Generation:
-        """Continue a text, or token ids as they are: an iterator of `Token`.
+        """Continue a text, or token ids as they are: an iterator of `Token`, begun at once.
 
         A text gets the begin-of-text token where the model wants one, and its control tokens are
         read as plain characters. It ends before a `stop` string, at an id of `stop_ids` or of the
-        model's own end, after `max_tokens` (None: until the context is full). `sampling`: the
-        fields of `SamplingParams`.
+        model's own end, after `max_tokens` (None: until the context is full).
+
+        top_logprobs: how many of the likeliest ids each token tells. grammar: what the text must
+        be (see edgellama.grammar). sampling: the fields of `SamplingParams`.
+        context_policy: "error" refuses a prompt that is too long and ends an answer where the
+        context is full; "truncate-oldest" leaves out the oldest ids of such a prompt; "shift"
+        makes room for an answer without end by dropping the older half of what it read.
         """
         if isinstance(prompt, str):
             prompt = self.tokenize(prompt, bos=self.tokenizer.add_bos)
-        return Generation(
-            self._session,
-            self.tokenizer,
-            self._check_prompt(prompt),
+        ids = self._check_prompt(prompt)
+        n_first = 1 if ids[0] == self.tokenizer.bos_id else 0
+        report = ContextReport()
+        if _check_policy(context_policy) == "truncate-oldest":
+            surplus = max(0, len(ids) - self._room_for_prompt(max_tokens))
+            del ids[n_first : n_first + surplus]
+            report.dropped_tokens = surplus
+        request = Request(
+            ids,
             params=SamplingParams(**sampling),
             max_tokens=_check_max_tokens(max_tokens),
             stop_ids=self.tokenizer.stop_ids.union(self._check_ids(stop_ids)),
             stop_strings=_check_stop(stop),
+            top_logprobs=_check_top(top_logprobs),
+            grammar=grammar,
+            shift_keep=n_first if context_policy == "shift" else None,
+            speculate=self._speculate,
         )
+        return self._engine.submit(request, report)
 
     def chat(
         self,
         messages: Messages,
         *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: str | Mapping[str, Any] = "auto",
         max_tokens: int | None = None,
         stop: str | Sequence[str] = (),
+        top_logprobs: int = 0,
+        grammar: "Grammar | None" = None,
+        context_policy: str = "error",
         **sampling: Unpack[SamplingOptions],
     ) -> Answer:
-        """The assistant's whole answer to a conversation: .text .tokens .finish_reason .timings.
+        """The assistant's whole answer: .text .tokens .finish_reason .tool_calls .timings.
 
-        A message is {"role": "system" | "user" | "assistant", "content": text}. Other arguments as
-        for `generate`.
+        Messages and tools have the shapes of OpenAI's API: {"role": "user", "content": text}, and
+        {"type": "function", "function": {"name": ..., "parameters": JSON schema}}. Calls of tools
+        are not in the text. Other arguments as for `generate`.
         """
-        return self.stream_chat(messages, max_tokens=max_tokens, stop=stop, **sampling).read()
+        generation = self.stream_chat(
+            messages,
+            tools=tools,
+            tool_choice=tool_choice,
+            max_tokens=max_tokens,
+            stop=stop,
+            top_logprobs=top_logprobs,
+            grammar=grammar,
+            context_policy=context_policy,
+            **sampling,
+        )
+        if not tools or tool_choice == "none":
+            return generation.read()
+        from .tools import ToolReader, text_of
+
+        reader = ToolReader(self.tokenizer, tools)
+        deltas = [delta for token in generation for delta in reader.push(token)]
+        deltas += reader.finish()
+        answer = replace(generation.read(), text=text_of(deltas), tool_calls=tuple(reader.calls))
+        return replace(answer, finish_reason="tool_calls") if answer.tool_calls else answer
 
     def stream_chat(
         self,
         messages: Messages,
         *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: str | Mapping[str, Any] = "auto",
         max_tokens: int | None = None,
         stop: str | Sequence[str] = (),
+        top_logprobs: int = 0,
+        grammar: "Grammar | None" = None,
+        context_policy: str = "error",
         **sampling: Unpack[SamplingOptions],
     ) -> Generation:
-        """`chat`, token by token."""
-        chat_format = self.chat_format
-        if chat_format is None:
+        """`chat`, token by token; what calls tools is text here (edgellama.tools reads it).
+
+        context_policy "truncate-oldest" leaves out whole turns, never the system message.
+        """
+        chat_format = self._need_chat_format()
+        max_tokens = _check_max_tokens(max_tokens)
+        report = ContextReport()
+        if _check_policy(context_policy) == "truncate-oldest":
+            messages = self._newest(messages, tools, max_tokens, report)
+        prompt = self._chat_prompt(messages, tools)
+        if tools and tool_choice not in ("auto", "none"):
+            from .tools import tool_grammar
+
+            if grammar is not None:
+                raise InvalidRequest("a tool that must be called leaves no room for a grammar")
+            grammar = tool_grammar(tools, tool_choice, chat_format)
+        shift_keep = None
+        if context_policy == "shift":
+            shift_keep = self._n_of_beginning(messages, prompt)
+        request = Request(
+            prompt,
+            params=SamplingParams(**sampling),
+            max_tokens=max_tokens,
+            stop_ids=self.tokenizer.stop_ids | chat_format.stop_ids(self.tokenizer),
+            stop_strings=(*chat_format.stop_strings, *_check_stop(stop)),
+            continues=False,
+            top_logprobs=_check_top(top_logprobs),
+            grammar=grammar,
+            shift_keep=shift_keep,
+            speculate=self._speculate,
+        )
+        return self._engine.submit(request, report)
+
+    def count_tokens(self, messages: Messages, tools: Sequence[Mapping[str, Any]] = ()) -> int:
+        """Tokens of a conversation as the model reads it, up to where it would answer."""
+        return len(self._chat_prompt(messages, tools))
+
+    def status(self) -> EngineStatus:
+        """What is running and waiting, and sums since the start."""
+        return self._engine.status()
+
+    def _need_chat_format(self) -> ChatFormat:
+        if self.chat_format is None:
             raise InvalidRequest(
                 f"{self.path.name} has no chat template: it is a base model, made to continue text;"
                 " use generate, or name a chat format"
             )
-        return Generation(
-            self._session,
-            self.tokenizer,
-            chat_format.prompt(self.tokenizer, messages),
-            params=SamplingParams(**sampling),
-            max_tokens=_check_max_tokens(max_tokens),
-            stop_ids=self.tokenizer.stop_ids | chat_format.stop_ids(self.tokenizer),
-            stop_strings=(*chat_format.stop_strings, *_check_stop(stop)),
-            continues=False,
-        )
+        return self.chat_format
+
+    def _chat_prompt(self, messages: Messages, tools: Sequence[Mapping[str, Any]]) -> list[int]:
+        if tools:
+            return self._need_chat_format().prompt(self.tokenizer, messages, tools=tools)
+        return self._need_chat_format().prompt(self.tokenizer, messages)
+
+    def _room_for_prompt(self, max_tokens: int | None) -> int:
+        """Tokens a prompt may keep so that an answer has room: a quarter of the context, or less
+        if it may only have less, and a half at most."""
+        answer = self.n_ctx // 4 if max_tokens is None else min(max_tokens, self.n_ctx // 2)
+        return max(1, self.n_ctx - answer)
+
+    def _newest(
+        self,
+        messages: Messages,
+        tools: Sequence[Mapping[str, Any]],
+        max_tokens: int | None,
+        report: ContextReport,
+    ) -> Messages:
+        """As many of the newest turns as leave room for an answer, behind the system messages."""
+        first = 0
+        while first < len(messages) and messages[first].get("role") in ("system", "developer"):
+            first += 1
+        users = [i for i, m in enumerate(messages) if i >= first and m.get("role") == "user"]
+        room = self._room_for_prompt(max_tokens)
+
+        def fits(start: int) -> bool:
+            return len(self._chat_prompt([*messages[:first], *messages[start:]], tools)) <= room
+
+        starts = [first, *(i for i in users if i > first)]
+        kept = starts[min(bisect_left(starts, True, key=fits), len(starts) - 1)]
+        report.dropped_messages = kept - first
+        return [*messages[:first], *messages[kept:]]
+
+    def _n_of_beginning(self, messages: Messages, prompt: Sequence[int]) -> int:
+        """Ids of the prompt that belong to the system message and what stands before it."""
+        system = [m for m in messages[:1] if m.get("role") in ("system", "developer")]
+        other = self._chat_prompt([*system, {"role": "user", "content": ""}], ())
+        return common_prefix(other, prompt)
 
     def close(self) -> None:
         """Give back memory, threads and file; a step that runs in another thread ends first."""
@@ -259,6 +475,19 @@ def _check_int(name: str, value: object, low: int) -> int:
     if isinstance(value, bool) or number < low:
         raise InvalidRequest(f"{name} must be a whole number, {low} or more, not {value!r}")
     return number
+
+
+def _check_policy(policy: str) -> str:
+    if policy not in CONTEXT_POLICIES:
+        known = ", ".join(CONTEXT_POLICIES)
+        raise InvalidRequest(f"context_policy {policy!r} is unknown; known are {known}")
+    return policy
+
+
+def _check_top(n: int) -> int:
+    if _check_int("top_logprobs", n, 0) > MAX_TOP_LOGPROBS:
+        raise InvalidRequest(f"top_logprobs is {n}; {MAX_TOP_LOGPROBS} at most")
+    return n
 
 
 def _check_max_tokens(max_tokens: int | None) -> int | None:

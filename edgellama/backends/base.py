@@ -69,6 +69,13 @@ class Backend(Protocol):
         """
         ...
 
+    def hidden(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """Every row (n, dim) behind the last norm, where the output matrix would be next.
+
+        Remembers and raises as `forward`; `wanted` is of no account.
+        """
+        ...
+
     def rewind(self, sequence: int, n_tokens: int) -> None:
         """Forget everything of the sequence from position `n_tokens` on."""
         ...

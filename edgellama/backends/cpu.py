@@ -8,15 +8,16 @@ import numpy.typing as npt
 
 from edgellama.attention import GROUP_ROWS, attention_scratch_bytes
 from edgellama.backends.base import Batch, check_batch
+from edgellama.backends.reference import rms_norm
 from edgellama.config import ModelConfig
 from edgellama.context import CACHE_LINE, CONTEXT, LAYER, n_counters
 from edgellama.errors import InvalidRequest
 from edgellama.kv_cache import KVCache
-from edgellama.ops import LANES, LARGEST_BATCH, MAX_CHUNK, TILE_CHUNK
+from edgellama.ops import LANES, LARGEST_BATCH, MANY, MAX_CHUNK, TILE_CHUNK
 from edgellama.quant import Format
 from edgellama.quant.activations import new_activations
 from edgellama.quant.jit import Entry, compile_entries
-from edgellama.quant.kernels import MATRIX
+from edgellama.quant.kernels import BFLOAT, MATRIX
 from edgellama.quant.simd.cpu import current_tier
 from edgellama.step import step
 from edgellama.team import ENTRIES, Team
@@ -54,10 +55,16 @@ class CpuBackend:
         self._kept: list[npt.NDArray[Any]] = []  # every array whose address stands in the record
         self._layers = np.zeros(config.n_layers, LAYER)
         self._context = np.zeros(1, CONTEXT)
+        self._output_norm = weights.output_norm
         self._fill_model(weights)
         self._team = Team(n_threads)
         self._allocate(weights)
         self._address = self._context.ctypes.data
+
+    @property
+    def exact_rows(self) -> int:
+        """Rows a step may have so that each is computed as if it were alone, to the last bit."""
+        return min(LARGEST_BATCH, MANY - 1) if BFLOAT else LARGEST_BATCH
 
     @property
     def n_threads(self) -> int:
@@ -65,10 +72,7 @@ class CpuBackend:
 
     def forward(self, batch: Batch) -> npt.NDArray[np.float32]:
         """Logits (wanted rows, vocab_size) float32; see Backend.forward."""
-        check_batch(batch, self.config, self.n_ctx, self.n_sequences)
-        lengths = self._lengths_after(batch)
-        for sequence, length in lengths.items():
-            self.cache.extend(sequence, length)
+        self._make_room(batch)
         logits = np.empty((int(batch.wanted.sum()), self.config.vocab_size), np.float32)
         done = 0
         for start in range(0, len(batch), LARGEST_BATCH):
@@ -77,6 +81,18 @@ class CpuBackend:
             self._run(batch, part, wanted, logits[done : done + len(wanted)])
             done += len(wanted)
         return logits
+
+    def hidden(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """Rows (n, dim) float32 behind the last norm; see Backend.hidden."""
+        self._make_room(batch)
+        nothing = np.zeros(0, np.int64)
+        hidden = np.empty((len(batch), self.config.dim), np.float32)
+        for start in range(0, len(batch), LARGEST_BATCH):
+            part = slice(start, start + LARGEST_BATCH)
+            self._run(batch, part, nothing, hidden)
+            x = self._x[: len(hidden[part]), : self.config.dim]
+            hidden[part] = rms_norm(x, self._output_norm, self.config.norm_eps)
+        return hidden
 
     def rewind(self, sequence: int, n_tokens: int) -> None:
         self.cache.rewind(sequence, n_tokens)
@@ -107,6 +123,12 @@ class CpuBackend:
         """End the threads and let go of the weights and the cache."""
         self._team.close()
         self._kept.clear()
+
+    def _make_room(self, batch: Batch) -> None:
+        """Check the batch and let the cache grow by it."""
+        check_batch(batch, self.config, self.n_ctx, self.n_sequences)
+        for sequence, length in self._lengths_after(batch).items():
+            self.cache.extend(sequence, length)
 
     def _lengths_after(self, batch: Batch) -> dict[int, int]:
         """How long each sequence will be; refuses rows that do not continue it."""
@@ -188,7 +210,9 @@ class CpuBackend:
         config, s, rows = self.config, self._context, LARGEST_BATCH
         heads, kv = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
         s["x_stride"] = stride = -(-config.dim // LANES) * LANES
-        for name, width in (("x", stride), ("q", heads), ("k", kv), ("v", kv)):
+        self._x = self._zeros((rows, stride), np.float32)
+        s["x"] = self._x.ctypes.data
+        for name, width in (("q", heads), ("k", kv), ("v", kv)):
             s[name] = self._zeros((rows, width), np.float32).ctypes.data
         for name, width in (
             ("normed", config.dim),

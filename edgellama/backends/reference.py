@@ -5,7 +5,7 @@ position embedding on adjacent pairs, grouped-query attention, SwiGLU. Weights a
 and take 4 bytes each.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -69,6 +69,15 @@ class ReferenceBackend:
         self._memories = [self._empty] * n_sequences
 
     def forward(self, batch: Batch) -> Floats:
+        logits = [normed[wanted] @ self._output.T for normed, wanted in self._chunks(batch)]
+        return np.concatenate([np.zeros((0, self.config.vocab_size), np.float32), *logits])
+
+    def hidden(self, batch: Batch) -> Floats:
+        states = [normed for normed, _ in self._chunks(batch)]
+        return np.concatenate([np.zeros((0, self.config.dim), np.float32), *states])
+
+    def _chunks(self, batch: Batch) -> Iterator[tuple[Floats, npt.NDArray[np.bool_]]]:
+        """(normed rows (n, dim), which of them are wanted) of each chunk."""
         check_batch(batch, self.config, self.n_ctx, self.n_sequences)
         for sequence in np.unique(batch.sequences):
             new = batch.positions[batch.sequences == sequence]
@@ -76,18 +85,12 @@ class ReferenceBackend:
                 raise InvalidRequest(
                     f"the positions of sequence {sequence} do not ascend; rewind it"
                 )
-        chunks = [
-            self._forward_chunk(
-                Batch(
-                    batch.tokens[i : i + CHUNK_ROWS],
-                    batch.positions[i : i + CHUNK_ROWS],
-                    batch.sequences[i : i + CHUNK_ROWS],
-                    batch.wanted[i : i + CHUNK_ROWS],
-                )
+        for i in range(0, len(batch), CHUNK_ROWS):
+            part = slice(i, i + CHUNK_ROWS)
+            rows = Batch(
+                batch.tokens[part], batch.positions[part], batch.sequences[part], batch.wanted[part]
             )
-            for i in range(0, len(batch), CHUNK_ROWS)
-        ]
-        return np.concatenate([np.zeros((0, self.config.vocab_size), np.float32), *chunks])
+            yield self._run_chunk(rows), rows.wanted
 
     def rewind(self, sequence: int, n_tokens: int) -> None:
         self._memories[sequence] = self._memories[sequence].before(n_tokens)
@@ -101,7 +104,8 @@ class ReferenceBackend:
     def close(self) -> None:
         self._memories = []
 
-    def _forward_chunk(self, batch: Batch) -> Floats:
+    def _run_chunk(self, batch: Batch) -> Floats:
+        """Rows (n, dim) behind the last norm."""
         config = self.config
         angles = batch.positions[:, None].astype(np.float32) * self._frequencies  # (n, rope_dim/2)
         new = {s: np.flatnonzero(batch.sequences == s) for s in np.unique(batch.sequences).tolist()}
@@ -124,7 +128,7 @@ class ReferenceBackend:
 
         for s, memory in grown.items():  # only now: an interrupted chunk has not happened
             self._memories[s] = memory
-        return rms_norm(x[batch.wanted], self._output_norm, config.norm_eps) @ self._output.T
+        return rms_norm(x, self._output_norm, config.norm_eps)
 
     def _grow(self, sequence: int, positions: npt.NDArray[np.int32]) -> _Memory:
         """The sequence's memory with room for more positions at its end."""
