@@ -1,0 +1,113 @@
+"""Which tools a model is shown, and the grammar that holds it to a caller's choice.
+
+    tool_choice    the model is shown    and may write
+    "none"         no tool               text
+    "auto"         all                   text or calls; calls of `strict` tools follow their schema
+    "required"     all                   one call or, if `parallel`, several; nothing else
+    a function     all                   one call of that function; nothing else
+
+Calls are enforced in JSON, {"name": ..., "parameters": ...}: every chat format here either was
+trained on it or asks for it in words.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from edgellama.errors import InvalidRequest
+from .definitions import Tool, Tools, check_tools
+
+if TYPE_CHECKING:
+    from edgellama.chat import ChatFormat
+    from edgellama.grammar import Grammar
+
+ToolChoice: TypeAlias = str | Mapping[str, Any]
+
+_WORDS = ("none", "auto", "required")
+
+
+def check_tool_choice(tool_choice: ToolChoice, tools: Sequence[Tool]) -> str | Tool:
+    """ "none", "auto", "required" or the tool that is named; raises InvalidRequest for others."""
+    if isinstance(tool_choice, Mapping):
+        function = tool_choice.get("function")
+        name = function.get("name") if isinstance(function, Mapping) else None
+        if tool_choice.get("type") != "function" or not isinstance(name, str):
+            raise InvalidRequest(
+                'tool_choice: expected {"type": "function", "function": {"name": ...}}, '
+                f"found {dict(tool_choice)!r}"
+            )
+        for tool in tools:
+            if tool.name == name:
+                return tool
+        raise InvalidRequest(f"tool_choice: no tool is named {name!r}")
+    if tool_choice not in _WORDS:
+        raise InvalidRequest(
+            f"tool_choice {tool_choice!r}: expected one of {', '.join(_WORDS)}, or a function"
+        )
+    if tool_choice == "required" and not tools:
+        raise InvalidRequest("tool_choice is required, but there are no tools to choose from")
+    return tool_choice
+
+
+def shown_tools(tools: Tools, tool_choice: ToolChoice = "auto") -> tuple[Tool, ...]:
+    """The checked tools that the prompt shows and whose calls are read; none for "none"."""
+    checked = check_tools(tools)
+    return () if check_tool_choice(tool_choice, checked) == "none" else checked
+
+
+def tool_grammar(
+    tools: Tools,
+    tool_choice: ToolChoice = "auto",
+    chat_format: "ChatFormat | None" = None,
+    parallel: bool = True,
+) -> "Grammar | None":
+    """What an answer must be to follow `tool_choice`; None where any text will do.
+
+    Raises InvalidRequest naming the tool and what of its schema cannot be enforced.
+    chat_format: reserved for formats with a form of calls of their own.
+    """
+    checked = check_tools(tools)
+    choice = check_tool_choice(tool_choice, checked)
+    if isinstance(choice, Tool):
+        return _grammar([choice], several=False)
+    if choice == "required":
+        return _grammar(checked, several=parallel)
+    if choice == "auto" and any(tool.strict for tool in checked):
+        return _grammar(checked, several=parallel, or_text=True)
+    return None
+
+
+def _grammar(tools: Sequence[Tool], *, several: bool, or_text: bool = False) -> "Grammar":
+    from edgellama.grammar import Grammar
+
+    rules = ["start: calls | TEXT" if or_text else "start: calls"]
+    rules.append('calls: call ("; " call)*' if several else "calls: call")
+    rules.append("call: " + " | ".join(f"call_{i}" for i in range(len(tools))))
+    for i, tool in enumerate(tools):
+        if or_text and not tool.strict:
+            schema: Mapping[str, Any] = {"type": "object"}
+        else:
+            schema = tool.parameters
+            try:
+                Grammar.json_schema(dict(schema))
+            except InvalidRequest as error:
+                raise InvalidRequest(f"tool {tool.name}: parameters: {error}") from None
+        opening = json.dumps(f'{{"name": "{tool.name}", "parameters": ')
+        rules.append(f'call_{i}: {opening} arguments_{i} "}}"')
+        rules.append(f"arguments_{i}: %json {json.dumps(schema)}")
+    if or_text:
+        rules.append(_text_without_calls_of([tool.name for tool in tools if tool.strict]))
+    return Grammar.lark("\n".join(rules))
+
+
+def _text_without_calls_of(names: Sequence[str]) -> str:
+    """The rule of any text in which no call of these functions would be found."""
+    name = "(" + "|".join(re.escape(name) for name in names) + ")"
+    calls = (
+        rf'"(name|function)"\s*:\s*"{name}"',
+        rf"<function={name}>",
+        rf"[\[,]\s*{name}\(",
+        rf"{name}\.call\(",
+    )
+    return "TEXT: /(?s:.*)/" + "".join(rf" & ~/(?s:.*){call}(?s:.*)/" for call in calls)
