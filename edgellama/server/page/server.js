@@ -1,0 +1,136 @@
+// The HTTP API of `edgellama serve`, as far as this page needs it. Every address is relative to
+// the page: nothing is asked of any other origin.
+
+const KEY = "edgellama.key"; // in sessionStorage: gone with the tab
+
+/** What went wrong, in the server's words. */
+export class ServerError extends Error {
+  /** code: OpenAI's, or "unreachable", "broken"; details: the error object of the answer. */
+  constructor(message, { status = 0, code = "", details = {}, retryAfter = null } = {}) {
+    super(message);
+    Object.assign(this, { status, code, details, retryAfter });
+  }
+}
+
+let askForKey = async () => null;
+let asking = null;
+
+/** ask(wasWrong) -> the key, or null: called when the server wants one. */
+export function onKeyNeeded(ask) {
+  askForKey = ask;
+}
+
+/** The models that can be chosen: [{id, n_ctx}], n_ctx null where the server does not say. */
+export async function models() {
+  const { data } = await (await request("v1/models")).json();
+  return data.map((model) => ({ id: model.id, n_ctx: model.n_ctx ?? model.meta?.n_ctx ?? null }));
+}
+
+/** How many tokens a text has. */
+export async function countText(model, text) {
+  const response = await request("tokenize", { body: { model, content: text } });
+  return (await response.json()).tokens.length;
+}
+
+/** How many tokens a conversation has, as the model reads it up to where it answers. */
+export async function countMessages(model, messages, signal) {
+  const written = await request("apply-template", { body: { model, messages }, signal });
+  const { prompt } = await written.json();
+  const body = { model, content: prompt, parse_special: true };
+  const response = await request("tokenize", { body, signal });
+  return (await response.json()).tokens.length;
+}
+
+/** The chunks of a streamed chat completion; aborting `signal` ends them with an AbortError. */
+export async function* stream(body, signal) {
+  const response = await request("v1/chat/completions", {
+    body: { ...body, stream: true, stream_options: { include_usage: true } },
+    signal,
+  });
+  for await (const data of events(response.body)) {
+    if (data === "[DONE]") return;
+    const chunk = JSON.parse(data);
+    if (chunk.error) throw errorFrom(chunk.error, { status: response.status });
+    yield chunk;
+  }
+  throw new ServerError("The answer broke off: the server closed the connection.", {
+    code: "broken",
+  });
+}
+
+async function request(path, { body, signal } = {}) {
+  const key = sessionStorage.getItem(KEY);
+  const headers = {};
+  if (key) headers.Authorization = `Bearer ${key}`;
+  if (body) headers["Content-Type"] = "application/json";
+  const method = body ? "POST" : "GET";
+  let response;
+  try {
+    response = await fetch(path, { method, headers, body: JSON.stringify(body), signal });
+  } catch (error) {
+    throw isAbort(error) ? error : unreachable();
+  }
+  if (response.ok) return response;
+  if (response.status === 401) {
+    // several requests may be refused at once; the reader is asked once
+    asking ??= askForKey(key !== null).finally(() => (asking = null));
+    const given = await asking;
+    if (given) {
+      sessionStorage.setItem(KEY, given);
+      return request(path, { body, signal });
+    }
+  }
+  throw await refusal(response);
+}
+
+async function refusal(response) {
+  const retryAfter = Number(response.headers.get("Retry-After")) || null;
+  const { status } = response;
+  try {
+    const { error } = await response.json();
+    return errorFrom(error, { status, retryAfter });
+  } catch {
+    return new ServerError(`The server answered ${status} ${response.statusText}.`, {
+      status,
+      retryAfter,
+    });
+  }
+}
+
+function errorFrom(error, { status, retryAfter = null }) {
+  return new ServerError(error.message, {
+    status,
+    code: error.code ?? error.type ?? "",
+    details: error,
+    retryAfter,
+  });
+}
+
+function unreachable() {
+  return new ServerError("The server does not answer.", { code: "unreachable" });
+}
+
+export function isAbort(error) {
+  return error.name === "AbortError";
+}
+
+/** The `data:` of server-sent events. */
+async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    while (true) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const lines = (rest + value).split(/\r?\n/);
+      rest = lines.pop();
+      for (const line of lines) {
+        if (line.startsWith("data:")) yield line.slice(5).trim();
+      }
+    }
+  } catch (error) {
+    throw isAbort(error) ? error : unreachable();
+  } finally {
+    reader.cancel().catch(() => {}); // a stream that broke has nothing left to cancel
+  }
+}
