@@ -9,7 +9,7 @@ tool_grammar(tools, tool_choice, ...)   the grammar that makes a model call
 from .calls import CallArguments, CallStart, Delta, TextDelta, ToolCall
 from .choice import ToolChoice, check_tool_choice, shown_tools, tool_grammar
 from .definitions import Tool, Tools, check_tools
-from .reader import ToolReader, parse_calls
+from .reader import ToolReader, parse_calls, text_of
 
 __all__ = [
     "CallArguments",
@@ -25,5 +25,6 @@ __all__ = [
     "check_tools",
     "parse_calls",
     "shown_tools",
+    "text_of",
     "tool_grammar",
 ]

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgellama.errors import InvalidRequest
+
 from .definitions import Tool, Tools, check_tools
 
 if TYPE_CHECKING:

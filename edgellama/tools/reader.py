@@ -23,12 +23,13 @@ call stands with the arguments so far, and what does not belong to it is text.
 import json
 import random
 import re
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
 from edgellama.tokenizer import Tokenizer
+
 from .calls import CallArguments, CallStart, Delta, TextDelta, ToolCall
-from .definitions import Tool, Tools, check_tools
+from .definitions import Tool, check_tools
 from .python_literals import literal_arguments
 from .scanner import END, NotACall, Reading, Scanner, mended
 
@@ -55,9 +56,13 @@ class ToolReader:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer | None, tools: Tools | Iterable[Tool], seed: int | None = None
+        self,
+        tokenizer: Tokenizer | None,
+        tools: Iterable[Tool | Mapping[str, Any]],
+        seed: int | None = None,
     ) -> None:
-        known = _checked(tools)
+        given = [tool.shown if isinstance(tool, Tool) else tool for tool in tools]
+        known = check_tools(given)
         self._names = [tool.name for tool in known]
         self._built_in = [tool.name for tool in known if tool.built_in]
         self._code_name = next((tool.name for tool in known if tool.takes_code), None)
@@ -388,14 +393,19 @@ class ToolReader:
 
 
 def parse_calls(
-    text: str, tools: Tools | Iterable[Tool], seed: int | None = None
+    text: str, tools: Iterable[Tool | Mapping[str, Any]], seed: int | None = None
 ) -> tuple[str, tuple[ToolCall, ...]]:
     """(text, calls) of a whole answer, in which <|python_tag|> is written out."""
     reader = ToolReader(None, tools, seed)
     for char in text:
         reader._send(char)
     deltas = reader.finish()
-    return "".join(d.text for d in deltas if isinstance(d, TextDelta)), reader.calls
+    return text_of(deltas), reader.calls
+
+
+def text_of(deltas: Iterable[Delta]) -> str:
+    """The text in `deltas`, without the calls."""
+    return "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
 
 
 def _json_text(text: str) -> str:
@@ -407,13 +417,6 @@ def _loads(source: str) -> object:
         return json.loads(source)
     except (ValueError, RecursionError):
         raise NotACall from None
-
-
-def _checked(tools: Tools | Iterable[Tool]) -> tuple[Tool, ...]:
-    given = list(tools)
-    if all(isinstance(tool, Tool) for tool in given):
-        return tuple(tool for tool in given if isinstance(tool, Tool))
-    return check_tools([tool.shown if isinstance(tool, Tool) else tool for tool in given])
 
 
 def _joined(deltas: list[Delta]) -> list[Delta]:
