@@ -117,8 +117,8 @@ def _names(key: str, tokens: Sequence[int]) -> Iterator[_Name]:
 class PrefixStore:
     """A folder of blocks, safe to use from several threads and processes.
 
-    Public to read: folder; hits and misses, in blocks that were asked for; damaged, files that
-    were found so and removed; dropped, blocks that were not kept because too many were waiting;
+    Public to read: folder; hits and misses, in blocks that `load` was asked for; damaged, files
+    that were found so and removed; dropped, blocks that were not kept because too many waited;
     refusal, why nothing can be kept ("" while all is well).
 
     Nothing here raises for what is wrong with files or disks: a cache that cannot be used is empty.
@@ -181,23 +181,28 @@ class PrefixStore:
                 n_blocks += 1
         return n_blocks * BLOCK_TOKENS
 
-    def load(self, key: str, tokens: Sequence[int]) -> list[Block]:
+    def load(self, key: str, tokens: Sequence[int], *, beyond: int = 0) -> list[Block]:
         """The blocks of the longest beginning of the tokens that is kept and whole.
 
-        A damaged file is removed, so that `save` can write it anew.
+        beyond: how many of the tokens the caller has already; [] where no more than those are kept,
+        and hits and misses are counted behind them. A damaged file is removed, so that `save` can
+        write it anew.
         """
         blocks: list[Block] = []
-        used = time.time_ns()
-        for i, name in enumerate(_names(key, tokens) if self._readable else ()):
-            block = self._read(name)
-            if block is None:
-                break
-            self._touch(name.file, used, i)
-            blocks.append(block)
+        if self.longest(key, tokens) > beyond:
+            used = time.time_ns()
+            for i, name in enumerate(_names(key, tokens)):
+                block = self._read(name)
+                if block is None:
+                    break
+                self._touch(name.file, used, i)
+                blocks.append(block)
+        n_had = beyond // BLOCK_TOKENS
+        n_new = max(len(blocks) - n_had, 0)
         with self._changed:
-            self.hits += len(blocks)
-            self.misses += len(tokens) // BLOCK_TOKENS - len(blocks)
-        return blocks
+            self.hits += n_new
+            self.misses += max(len(tokens) // BLOCK_TOKENS - n_had - n_new, 0)
+        return blocks if n_new else []
 
     def save(
         self, key: str, tokens: Sequence[int], blocks: Sequence[Block], first: int = 0

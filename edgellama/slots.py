@@ -122,12 +122,10 @@ class Slots:
         usable = (len(prompt) - 1) // BLOCK_TOKENS * BLOCK_TOKENS
         if self._store is None or usable < WORTH_STORING:
             return kept
-        if self._store.longest(self._store_key, prompt[:usable]) < kept + WORTH_SHARING:
+        blocks = self._store.load(self._store_key, prompt[:usable], beyond=kept)
+        if not blocks:
             return kept
-        blocks = self._store.load(self._store_key, prompt[:usable])
         held = len(blocks) * BLOCK_TOKENS
-        if held <= kept:
-            return kept
         assert isinstance(self._backend, BlockBackend)
         self.forget(sequence, 0)
         self._backend.restore(sequence, blocks)

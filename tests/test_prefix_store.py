@@ -17,6 +17,7 @@ from edgellama.backends import Batch, BlockBackend, load_backend
 from edgellama.config import ModelConfig
 from edgellama.errors import InvalidRequest
 from edgellama.gguf import GGUFFile
+from edgellama.llama import Llama
 from edgellama.prefix_store import PrefixStore, key_of
 from edgellama.weights import load_weights
 
@@ -99,6 +100,17 @@ def test_only_the_blocks_from_first_on_need_be_given(store: PrefixStore) -> None
     store.save("key", tokens, blocks_of(tokens)[first:], first=first)
     store.flush(10)
     assert holds(store, tokens) == 4
+
+
+def test_what_the_caller_has_already_is_neither_hit_nor_miss(store: PrefixStore) -> None:
+    tokens = prompt(6)
+    keep(store, tokens[:256])
+    assert store.load("key", tokens, beyond=256) == []
+    assert (store.hits, store.misses) == (0, 2)
+    assert len(store.load("key", tokens, beyond=130)) == 4
+    assert (store.hits, store.misses, store.tokens_saved) == (2, 4, 128)
+    assert store.load("key", tokens, beyond=6 * 64) == []
+    assert (store.hits, store.misses) == (2, 4)
 
 
 def test_what_waits_to_be_written_is_found_already(store: PrefixStore) -> None:
@@ -518,3 +530,28 @@ def test_a_prompt_restored_from_disk_goes_on_to_the_last_bit(
     found = second.forward(Batch.of(tokens[128:], start=128, wanted="all"))
     second.close()
     assert np.array_equal(found, expected)
+
+
+def test_the_next_start_continues_a_prompt_it_never_read(
+    store: PrefixStore, tiny_llama: Path, tiny_text: str
+) -> None:
+    """And with a damaged file in the middle it reads from there on, and says the same."""
+
+    def answer(kept: PrefixStore) -> tuple[list[int], int]:
+        with Llama(tiny_llama, n_ctx=512, n_threads=1, prefix_store=kept) as llm:
+            ids = llm.tokenize(tiny_text, bos=True)[:400]
+            found = llm.generate(ids, max_tokens=8, temperature=0.0).read()
+        kept.close()
+        return found.tokens, found.timings.cache_n
+
+    tokens, cached = answer(store)
+    assert cached == 0
+    assert len(files_of(store)) == 6  # of 400 tokens and 7 answered; the last has no keys yet
+    second = PrefixStore(store.folder)
+    assert answer(second) == (tokens, 384)
+    assert (second.hits, second.misses) == (6, 0)
+    files_of(store)[2].write_bytes(b"damaged")
+    third = PrefixStore(store.folder)
+    assert answer(third) == (tokens, 192)
+    assert (third.hits, third.misses, third.damaged) == (3, 3, 1)
+    assert answer(PrefixStore(store.folder)) == (tokens, 384)
