@@ -19,6 +19,7 @@ from edgellama import EdgellamaError, __version__
 COMMANDS = {
     "chat": "edgellama.cli.chat",
     "run": "edgellama.cli.run",
+    "serve": "edgellama.cli.serve",
     "convert": "edgellama.cli.convert",
     "quantize": "edgellama.cli.quantize",
     "inspect": "edgellama.cli.inspect",

@@ -1,0 +1,252 @@
+"""POST /v1/chat/completions: https://platform.openai.com/docs/api-reference/chat
+
+A request is read into a `ChatRequest`; its answers leave whole, or as chunks while they grow.
+"""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from time import time
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edgellama.answer import Token
+from edgellama.errors import InvalidRequest
+from edgellama.generate import Generation
+from edgellama.llama import Llama
+from edgellama.tokenizer import Tokenizer
+from edgellama.tools import CallStart, Delta, TextDelta, ToolReader, tool_grammar
+
+from . import shapes, strict_json
+from .answer_options import AnswerOptions, take_chat_logprobs, take_grammar, take_options
+from .events import DONE, EventStream, event, in_turn, tokens_of
+from .exchange import FINGERPRINT, begin, lease, new_id, read_body, reply
+from .failures import FieldError
+from .fields import Fields
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A conversation and how it is to go on."""
+
+    model: str | None
+    messages: Sequence[Mapping[str, Any]]
+    options: AnswerOptions
+    tools: Sequence[Mapping[str, Any]] = ()
+    tool_choice: Any = "auto"
+    parallel_tool_calls: bool = True
+
+    def start(self, llama: Llama) -> list[Generation]:
+        grammar = self.options.grammar
+        choice = self.tool_choice
+        if self.tools and choice not in ("auto", "none"):
+            if llama.chat_format is None:
+                raise InvalidRequest("this model has no chat template, so it cannot call tools")
+            grammar = tool_grammar(
+                self.tools, choice, llama.chat_format, parallel=self.parallel_tool_calls
+            )
+            choice = "auto"  # the grammar sees to it
+        return self.options.start(
+            llama,
+            lambda **options: llama.stream_chat(
+                self.messages,  # type: ignore[arg-type]
+                tools=self.tools,
+                tool_choice=choice,
+                grammar=grammar,
+                **options,
+            ),
+        )
+
+    @property
+    def reads_calls(self) -> bool:
+        return bool(self.tools) and self.tool_choice != "none"
+
+
+def parse(body: object) -> ChatRequest:
+    """Read a request. Raises InvalidRequest naming the field that cannot be right."""
+    fields = Fields(body)
+    model = fields.text("model")
+    messages = fields.need("messages")
+    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+        raise fields.wrong("messages", "a list of messages", messages)
+    tools = fields.items("tools") or []
+    tool_choice = fields.take("tool_choice", "auto")
+    if not tools and tool_choice not in ("auto", "none"):
+        raise FieldError("tool_choice", "tool_choice asks for a call, but there are no tools")
+    parallel = fields.flag("parallel_tool_calls", True)
+    options = take_options(
+        fields,
+        max_tokens_names=("max_tokens", "max_completion_tokens"),
+        take_logprobs=take_chat_logprobs,
+        take_grammar=take_grammar,
+    )
+    fields.finish()
+    if options.grammar is not None and tools and tool_choice not in ("auto", "none"):
+        raise FieldError("tool_choice", "a call that must be made leaves no room for a format")
+    return ChatRequest(model, messages, options, tools, tool_choice, parallel)
+
+
+async def chat_completions(request: Request) -> Response:
+    asked = parse(await read_body(request))
+    async with AsyncExitStack() as stack:
+        name, llama = await lease(request, stack, asked.model)
+        generations = await begin(request, stack, lambda: asked.start(llama))
+        shape = _Shape(asked, name, llama.tokenizer, generations)
+        if asked.options.stream:
+            return EventStream(shape.chunks(), stack.pop_all())
+        return reply(shape.whole([await tokens_of(generation) for generation in generations]))
+
+
+class _Shape:
+    """How the answers to one request look."""
+
+    def __init__(
+        self,
+        asked: ChatRequest,
+        model: str,
+        tokenizer: Tokenizer,
+        generations: Sequence[Generation],
+    ) -> None:
+        self.asked = asked
+        self.tokenizer = tokenizer
+        self._generations = generations
+        self._envelope = {
+            "id": new_id("chatcmpl-"),
+            "object": "chat.completion",
+            "created": int(time()),
+            "model": model,
+            "system_fingerprint": FINGERPRINT,
+        }
+
+    def whole(self, answers: Sequence[Sequence[Token]]) -> dict[str, Any]:
+        """A chat.completion."""
+        return {
+            **self._envelope,
+            "choices": [self._choice(i, tokens) for i, tokens in enumerate(answers)],
+            "usage": shapes.usage(self._generations),
+            **self.costs(self._generations[0]),
+        }
+
+    def _choice(self, index: int, tokens: Sequence[Token]) -> dict[str, Any]:
+        text = "".join(token.text for token in tokens)
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        finish = tokens[-1].finish_reason if tokens else None
+        if self.asked.reads_calls:
+            reader = ToolReader(self.tokenizer, self.asked.tools)
+            deltas = [delta for token in tokens for delta in reader.push(token)] + reader.finish()
+            text = "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
+            message["content"] = text
+            if reader.calls:
+                finish = "tool_calls"
+                message["content"] = text or None
+                message["tool_calls"] = [call.as_openai() for call in reader.calls]
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": self.logprobs(tokens),
+            "finish_reason": finish,
+        }
+
+    def logprobs(self, tokens: Sequence[Token]) -> dict[str, Any] | None:
+        if not self.asked.options.logprobs:
+            return None
+        return {"content": shapes.chat_logprobs(self.tokenizer, tokens), "refusal": None}
+
+    def costs(self, generation: Generation) -> dict[str, Any]:
+        return shapes.costs(generation, self.asked.options.context_policy)
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """chat.completion.chunk events: roles, what the answers say, their ends, usage."""
+        envelope = self._envelope | {"object": "chat.completion.chunk"}
+        answers = [_Chunks(self, envelope, i, g) for i, g in enumerate(self._generations)]
+        yield b"".join(answer.opening() for answer in answers)
+        async for pieces in in_turn(self._generations):
+            data = b"".join(answers[i].push(tokens) for i, tokens in pieces)
+            if data:
+                yield data
+        if self.asked.options.include_usage:
+            yield event({**envelope, "choices": [], "usage": shapes.usage(self._generations)})
+        yield DONE
+
+
+class _Chunks:
+    """One answer in chunks. Most differ in their text alone: what surrounds it is written once."""
+
+    def __init__(
+        self, shape: _Shape, envelope: Mapping[str, Any], index: int, generation: Generation
+    ) -> None:
+        self._shape = shape
+        self._envelope = envelope
+        self._index = index
+        self._generation = generation
+        asked = shape.asked
+        self._reader = ToolReader(shape.tokenizer, asked.tools) if asked.reads_calls else None
+        self._untold: list[Token] = []  # whose log probabilities wait for a chunk
+        self._finish: str | None = None
+        chunk, mark = self._event({"content": ""}), b'"delta":{"content":'
+        cut = chunk.index(mark) + len(mark)
+        self._before, self._after = chunk[:cut], chunk[cut + len(b'""') :]
+
+    def opening(self) -> bytes:
+        return self._event({"role": "assistant", "content": ""})
+
+    def push(self, tokens: Sequence[Token]) -> bytes:
+        """Events for new tokens; for none, the end."""
+        if not tokens:
+            return self._end()
+        self._finish = tokens[-1].finish_reason
+        if self._reader is not None:
+            deltas = [delta for token in tokens for delta in self._reader.push(token)]
+            return self._events(deltas, tokens)
+        text = "".join([token.text for token in tokens])
+        if self._shape.asked.options.logprobs:
+            return self._events([TextDelta(text)], tokens)
+        return self._before + strict_json.dump(text) + self._after if text else b""
+
+    def _events(self, deltas: Sequence[Delta], tokens: Sequence[Token]) -> bytes:
+        self._untold += tokens
+        events = b""
+        for delta in deltas:
+            events += self._event(_as_openai(delta), self._shape.logprobs(self._untold))
+            self._untold.clear()
+        return events
+
+    def _end(self) -> bytes:
+        events = b""
+        if self._reader is not None:
+            events = self._events(self._reader.finish(), ())
+            if self._reader.calls:
+                self._finish = "tool_calls"
+        logprobs = self._shape.logprobs(self._untold) if self._untold else None
+        costs = self._shape.costs(self._generation)
+        return events + self._event({}, logprobs, self._finish or "stop", costs)
+
+    def _event(
+        self,
+        delta: Mapping[str, Any],
+        logprobs: Mapping[str, Any] | None = None,
+        finish: str | None = None,
+        costs: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        choice = {
+            "index": self._index,
+            "delta": delta,
+            "logprobs": logprobs,
+            "finish_reason": finish,
+        }
+        return event({**self._envelope, "choices": [choice], **(costs or {})})
+
+
+def _as_openai(delta: Delta) -> dict[str, Any]:
+    """A chunk's delta."""
+    if isinstance(delta, TextDelta):
+        return {"content": delta.text}
+    call: dict[str, Any] = {"index": delta.index}
+    if isinstance(delta, CallStart):
+        call |= {"id": delta.id, "type": "function"}
+        call["function"] = {"name": delta.name, "arguments": ""}
+    else:
+        call["function"] = {"arguments": delta.fragment}
+    return {"tool_calls": [call]}

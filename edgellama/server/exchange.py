@@ -1,0 +1,69 @@
+"""What handlers do with a request, and what they answer with."""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edgellama import __version__
+from edgellama.generate import Generation
+from edgellama.llama import Llama
+
+from . import strict_json
+from .loaded_models import LoadedModels
+
+FINGERPRINT = f"edgellama-{__version__}"
+
+
+async def read_body(request: Request) -> Any:
+    """The body's JSON value; InvalidRequest if it is none."""
+    return strict_json.parse(await request.body())
+
+
+def reply(value: object) -> Response:
+    return Response(
+        strict_json.dump(value),
+        media_type="application/json",
+        headers={"cache-control": "no-store"},
+    )
+
+
+def models_of(request: Request) -> LoadedModels:
+    models: LoadedModels = request.app.state.models
+    return models
+
+
+async def lease(request: Request, stack: AsyncExitStack, model: str | None) -> tuple[str, Llama]:
+    """(id, model) that a request asks for, held until `stack` is closed."""
+    models = models_of(request)
+    name = models.name_of(model)
+    return name, await stack.enter_async_context(models.lease(name))
+
+
+async def begin(
+    request: Request, stack: AsyncExitStack, start: Callable[[], Sequence[Generation]]
+) -> Sequence[Generation]:
+    """The answers that `start` begins, ended with `stack`; how many tokens goes to the log.
+
+    In a thread: reading a long prompt or a large schema must not hold up those who stream.
+    """
+    generations = await asyncio.to_thread(start)
+
+    def end() -> None:
+        for generation in generations:
+            generation.close()
+        n_prompt = sum(g.prompt_tokens for g in generations)
+        n_predicted = sum(g.timings.predicted_n for g in generations)
+        request.state.log = f"{n_prompt}+{n_predicted} tokens"
+
+    stack.callback(end)
+    return generations
+
+
+def new_id(kind: str) -> str:
+    """Such as "chatcmpl-" and 24 digits."""
+    return kind + secrets.token_hex(12)
