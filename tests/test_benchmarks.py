@@ -22,12 +22,15 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Any:
     import comparison
     import ledger
     import plot
+    import prefix_cache
     import side
     import start
     import tile_peak
     import under_load
 
-    modules: list[ModuleType] = [comparison, ledger, plot, side, start, tile_peak, under_load]
+    modules: list[ModuleType] = [
+        comparison, ledger, plot, prefix_cache, side, start, tile_peak, under_load,
+    ]  # fmt: skip
     return SimpleNamespace(**{module.__name__: module for module in modules})
 
 
@@ -214,6 +217,15 @@ def test_a_start_is_timed_until_it_says_ready(benchmarks: Any) -> None:
     assert benchmarks.start.seconds_until_ready(f"import time; time.sleep(0.2); {ready}") >= 0.2
     with pytest.raises(SystemExit, match="a start failed: "):
         benchmarks.start.seconds_until_ready("raise ValueError")
+
+
+def test_a_second_start_takes_the_prompt_from_the_first(
+    benchmarks: Any, tiny_llama: Path, tmp_path: Path
+) -> None:
+    first, second = (benchmarks.prefix_cache.start(tiny_llama, tmp_path, 300) for _ in range(2))
+    assert (first.kept, second.kept) == (0, 256)
+    assert second.token == first.token
+    assert 0 < second.prompt_s < second.start_s
 
 
 @pytest.mark.parametrize("name", ["Q4_0", "F32"])
