@@ -11,26 +11,37 @@ from .errors import (
     EdgellamaError,
     InvalidRequest,
     ModelFormatError,
+    Overloaded,
     ResourceError,
 )
 
 if TYPE_CHECKING:
+    from .grammar import Grammar
     from .llama import Llama
+    from .prefix_store import PrefixStore
     from .sampling import SamplingParams
 
 __all__ = [
     "CheckpointRefused",
     "ContextFull",
     "EdgellamaError",
+    "Grammar",
     "InvalidRequest",
     "Llama",
     "ModelFormatError",
+    "Overloaded",
+    "PrefixStore",
     "ResourceError",
     "SamplingParams",
 ]
 __version__ = "0.1.0"
 
-_HOMES = {"Llama": ".llama", "SamplingParams": ".sampling"}
+_HOMES = {
+    "Grammar": ".grammar",
+    "Llama": ".llama",
+    "PrefixStore": ".prefix_store",
+    "SamplingParams": ".sampling",
+}
 
 
 def __getattr__(name: str) -> Any:

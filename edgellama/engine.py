@@ -45,19 +45,19 @@ class EngineStatus:
     """What an engine does now, and what it has done since its start."""
 
     n_parallel: int
-    active: int
-    queued: int
-    kv_tokens: int  # whose keys and values are held
-    requests_total: int
-    prompt_tokens_total: int  # run, without those that a cache held
-    cached_tokens_total: int
-    predicted_tokens_total: int
-    prompt_seconds_total: float
-    predicted_seconds_total: float
-    draft_tokens_total: int
-    draft_accepted_total: int
-    steps_total: int
-    rows_total: int
+    active: int = 0
+    queued: int = 0
+    kv_tokens: int = 0  # whose keys and values are held
+    requests_total: int = 0
+    prompt_tokens_total: int = 0  # run, without those that a cache held
+    cached_tokens_total: int = 0
+    predicted_tokens_total: int = 0
+    prompt_seconds_total: float = 0.0
+    predicted_seconds_total: float = 0.0
+    draft_tokens_total: int = 0
+    draft_accepted_total: int = 0
+    steps_total: int = 0
+    rows_total: int = 0
 
 
 class Engine:
@@ -92,7 +92,7 @@ class Engine:
         self._row_s = 0.0  # seconds a row of a chunk takes; 0 before one was measured
         self._turn_of_hidden = False
         self._closed = False
-        self._status = EngineStatus(backend.n_sequences, *[0] * 7, 0.0, 0.0, *[0] * 4)
+        self._status = EngineStatus(backend.n_sequences)
         self._prepare_threading()
 
     def _prepare_threading(self) -> None:
@@ -124,7 +124,8 @@ class Engine:
     ) -> list[NDArray[np.float32]]:
         for ids in texts:
             self.check_fits(len(ids))
-        outs, streams = [], []
+        outs: list[NDArray[np.float32]] = []
+        streams: list[Stream[None]] = []
         try:
             for ids in texts:
                 stream: Stream[None] = Stream()

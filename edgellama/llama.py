@@ -264,7 +264,7 @@ class Llama:
             report.dropped_tokens = surplus
         request = Request(
             ids,
-            params=SamplingParams(**sampling),
+            params=_params(sampling),
             max_tokens=_check_max_tokens(max_tokens),
             stop_ids=self.tokenizer.stop_ids.union(self._check_ids(stop_ids)),
             stop_strings=_check_stop(stop),
@@ -349,7 +349,7 @@ class Llama:
             shift_keep = self._n_of_beginning(messages, prompt)
         request = Request(
             prompt,
-            params=SamplingParams(**sampling),
+            params=_params(sampling),
             max_tokens=max_tokens,
             stop_ids=self.tokenizer.stop_ids | chat_format.stop_ids(self.tokenizer),
             stop_strings=(*chat_format.stop_strings, *_check_stop(stop)),
@@ -475,6 +475,10 @@ def _check_int(name: str, value: object, low: int) -> int:
     if isinstance(value, bool) or number < low:
         raise InvalidRequest(f"{name} must be a whole number, {low} or more, not {value!r}")
     return number
+
+
+def _params(options: SamplingOptions) -> SamplingParams:
+    return SamplingParams(**options)  # type: ignore[arg-type]  # it makes tuples of sequences
 
 
 def _check_policy(policy: str) -> str:

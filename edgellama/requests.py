@@ -107,14 +107,11 @@ class Answering(Reading):
         self._stream = stream
         self._context = context
         constraint = request.grammar and request.grammar.start(tokenizer, request.stop_ids)
-        try:
-            self._sampler = Sampler(
-                request.params, request.prompt, constraint=constraint, tokenizer=tokenizer
-            )
-        except TypeError:  # the sampler of before
-            self._sampler = Sampler(request.params, request.prompt)
+        self._sampler = Sampler(
+            request.params, request.prompt, constraint=constraint, tokenizer=tokenizer
+        )
         self._stops = StopStrings(request.stop_strings)
-        self._banned = BannedStrings(getattr(request.params, "banned_strings", ()))
+        self._banned = BannedStrings(request.params.banned_strings)
         self._forbidden: dict[int, set[int]] = {}  # by place in the answer: what was taken back
         self._chosen: list[int] = []  # ids of the answer, those that are still held back included
         # The last token needs no place of its own in the cache.
@@ -163,8 +160,7 @@ class Answering(Reading):
     def _choose(self, logits: NDArray[np.float32]) -> int | None:
         """The next id, which is written; None if it was taken back with some before it."""
         place = len(self._chosen)
-        forbidden = self._forbidden.get(place, ())
-        id = self._sampler(logits, forbidden) if forbidden else self._sampler(logits)
+        id = self._sampler(logits, self._forbidden.get(place, ()))
         self._chosen.append(id)
         self.tokens.append(id)
         self._clock()

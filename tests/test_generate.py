@@ -3,22 +3,26 @@
 import gc
 import itertools
 import math
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgellama import ContextFull, InvalidRequest, ModelFormatError
-from edgellama import generate as module
+from edgellama import engine as module
+from edgellama.answer import Token
 from edgellama.backends import Batch, load_backend
-from edgellama.backends.reference import ReferenceBackend
 from edgellama.config import ModelConfig
-from edgellama.generate import Generation, Session, StopStrings
+from edgellama.engine import Engine
+from edgellama.generate import Generation
 from edgellama.gguf import GGUFFile
+from edgellama.requests import Request
 from edgellama.sampling import SamplingParams
+from edgellama.stop_strings import BannedStrings, StopStrings
 from edgellama.tokenizer import Tokenizer, load_tokenizer
 from edgellama.weights import load_weights
 
@@ -26,7 +30,7 @@ GREEDY = SamplingParams(temperature=0.0)
 
 
 class Model:
-    """A tiny random model on the reference backend; every session of it is a fresh one."""
+    """A tiny random model on the reference backend; every engine of it is a fresh one."""
 
     def __init__(self, path: Path) -> None:
         with GGUFFile(path) as file:
@@ -44,13 +48,14 @@ class Model:
             )
             self.backend = self._load(64)
 
-    def session(self) -> Session:
-        self.backend.drop(0)
-        return Session(self.backend)
+    def engine(self, *, n_ctx: int = 64) -> Engine:
+        return Engine(self._load(n_ctx), self.tokenizer)
 
-    def answer(self, session: Session, prompt: Sequence[int], n: int = 8) -> list[int]:
-        generation = Generation(session, self.tokenizer, prompt, params=GREEDY, max_tokens=n)
-        return generation.read().tokens
+    def ask(self, engine: Engine, prompt: Sequence[int], **options: object) -> Generation:
+        return engine.submit(Request(prompt, **({"params": GREEDY} | options)))
+
+    def answer(self, engine: Engine, prompt: Sequence[int], n: int = 8) -> list[int]:
+        return self.ask(engine, prompt, max_tokens=n).read().tokens
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +89,10 @@ def say(model: Model) -> Callable[..., Generation]:
     """say(ids, stop_strings=[...], ...) -> the Generation of a model that says these ids."""
 
     def say(ids: Sequence[int], prompt: Sequence[int] = (1,), **options: object) -> Generation:
-        session = Session(Scripted(model.config, len(prompt), [*ids, model.tokenizer.eos_id]))
-        options = {"stop_ids": model.tokenizer.stop_ids} | options
-        return Generation(session, model.tokenizer, prompt, params=GREEDY, **options)
+        script = [*ids, model.tokenizer.eos_id]
+        engine = Engine(Scripted(model.config, len(prompt), script), model.tokenizer)
+        options = {"stop_ids": model.tokenizer.stop_ids, "params": GREEDY} | options
+        return engine.submit(Request(prompt, **options))
 
     return say
 
@@ -102,13 +108,13 @@ def plain_greedy(model: Model, prompt: Sequence[int], n: int) -> list[int]:
 
 def test_greedy_is_the_argmax_of_every_prefix(model: Model) -> None:
     expected = plain_greedy(model, [1, 70, 80, 300], 12)
-    assert model.answer(model.session(), [1, 70, 80, 300], 12) == expected
+    assert model.answer(model.engine(), [1, 70, 80, 300], 12) == expected
 
 
 def test_logprob_is_the_models_own(model: Model) -> None:
     warm = SamplingParams(temperature=2.0, top_k=5, seed=3)
-    session = model.session()
-    tokens = list(Generation(session, model.tokenizer, [1, 70], params=warm, max_tokens=5))
+    engine = model.engine()
+    tokens = list(model.ask(engine, [1, 70], params=warm, max_tokens=5))
     model.backend.drop(0)
     ids = [1, 70, *(token.id for token in tokens)]
     logits = model.backend.forward(Batch.of(ids, wanted="all")).astype(np.float64)
@@ -122,55 +128,56 @@ def test_chunks_of_a_prefill_do_not_show(model: Model, monkeypatch: pytest.Monke
     expected = plain_greedy(model, prompt, 4)
     for rows in (1, 7, 31):
         monkeypatch.setattr(module, "CHUNK_ROWS", (rows, rows))
-        assert model.answer(model.session(), prompt, 4) == expected
+        assert model.answer(model.engine(), prompt, 4) == expected
 
 
 def test_a_prompt_costs_only_what_differs_from_the_last(model: Model) -> None:
-    session = model.session()
-    first = Generation(session, model.tokenizer, [1, 70, 80], params=GREEDY, max_tokens=4).read()
+    engine = model.engine()
+    first = model.ask(engine, [1, 70, 80], max_tokens=4).read()
     assert (first.timings.cache_n, first.timings.prompt_n) == (0, 3)
 
     longer = [1, 70, 80, *first.tokens[:3], 90, 91]
-    turn = Generation(session, model.tokenizer, longer, params=GREEDY, max_tokens=6).read()
+    turn = model.ask(engine, longer, max_tokens=6).read()
     assert (turn.timings.cache_n, turn.timings.prompt_n) == (6, 2)
     assert turn.tokens == plain_greedy(model, longer, 6)
 
     other = [1, 70, 81, 82]
-    session = model.session()
-    model.answer(session, longer)
-    turn = Generation(session, model.tokenizer, other, params=GREEDY, max_tokens=6).read()
+    engine = model.engine()
+    model.answer(engine, longer)
+    turn = model.ask(engine, other, max_tokens=6).read()
     assert (turn.timings.cache_n, turn.timings.prompt_n) == (2, 2)
     assert turn.tokens == plain_greedy(model, other, 6)
 
 
 def test_the_same_prompt_again_runs_one_token(model: Model) -> None:
-    session = model.session()
-    first = model.answer(session, [1, 70, 80])
-    again = Generation(session, model.tokenizer, [1, 70, 80], params=GREEDY, max_tokens=8).read()
+    engine = model.engine()
+    first = model.answer(engine, [1, 70, 80])
+    again = model.ask(engine, [1, 70, 80], max_tokens=8).read()
     assert again.timings.prompt_n == 1
     assert again.tokens == first
 
 
 @pytest.mark.parametrize(("n_prompt", "n_answer"), [(1, 64), (62, 3), (63, 2), (64, 1)])
 def test_a_full_context_ends_the_answer(model: Model, n_prompt: int, n_answer: int) -> None:
-    generation = Generation(model.session(), model.tokenizer, [70] * n_prompt, params=GREEDY)
+    generation = model.ask(model.engine(), [70] * n_prompt)
     answer = generation.read()
     assert (len(answer.tokens), answer.finish_reason) == (n_answer, "length")
 
 
 def test_a_prompt_that_does_not_fit_is_refused_before_anything_runs(model: Model) -> None:
-    session = model.session()
+    engine = model.engine()
     with pytest.raises(
         ContextFull, match=r"prompt has 65 tokens, the context holds 64; .*n_ctx=65"
-    ):
-        Generation(session, model.tokenizer, [70] * 65, params=GREEDY)
-    assert session.tokens == []
+    ) as refusal:
+        model.ask(engine, [70] * 65)
+    assert (refusal.value.n_prompt, refusal.value.n_ctx) == (65, 64)
+    assert engine.status().requests_total == 0
     with pytest.raises(ContextFull, match="the model reads at most 512"):
-        Generation(session, model.tokenizer, [70] * 600, params=GREEDY)
+        model.ask(engine, [70] * 600)
 
 
 def test_max_tokens_ends_the_answer(model: Model) -> None:
-    generation = Generation(model.session(), model.tokenizer, [1, 70], params=GREEDY, max_tokens=5)
+    generation = model.ask(model.engine(), [1, 70], max_tokens=5)
     reasons = [token.finish_reason for token in generation]
     assert reasons == [None, None, None, None, "length"]
 
@@ -245,43 +252,85 @@ def test_of_several_stop_strings_the_first_to_be_whole_cuts(stops: list[str]) ->
         assert through(stops, text, 1) == (expected, bool(whole))
 
 
+def test_banned_text_is_taken_back_and_written_otherwise(model: Model) -> None:
+    engine = model.engine()
+    plain = model.ask(engine, [1, 70], max_tokens=12).read()
+    banned = plain.text[5:8]
+    params = SamplingParams(temperature=0.0, banned_strings=(banned,))
+    other = model.ask(engine, [1, 70], params=params, max_tokens=12).read()
+    assert banned in plain.text
+    assert banned not in other.text
+    assert len(other.tokens) == 12
+    # What stands before it is as it was; behind it the model goes on from the other choice.
+    n_same = next(
+        i for i, (a, b) in enumerate(zip(plain.tokens, other.tokens, strict=True)) if a != b
+    )
+    assert other.tokens[n_same + 1 :] == plain_greedy(
+        model, [1, 70, *other.tokens[: n_same + 1]], 11 - n_same
+    )
+
+
+def test_a_ban_that_nothing_can_keep_is_an_error(model: Model, say: Callable) -> None:
+    h, i = ids_of(model.tokenizer, "hi")
+    others = {id: -math.inf for id in range(model.config.vocab_size) if id not in (h, i)}
+    params = SamplingParams(temperature=0.0, banned_strings=("h", "i"), logit_bias=others)
+    with pytest.raises(InvalidRequest, match="no token is left"):
+        say([h, i], params=params).read()
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=3), max_size=8), st.sampled_from(["ab", "aba"]))
+def test_text_without_what_is_banned_comes_out_whole(portions: list[str], banned: str) -> None:
+    gate, out, n_back = BannedStrings([banned]), [], 0
+    for i, portion in enumerate(portions):
+        settled, n_back = gate.push(Token(portion, i, 0.0))
+        out += settled
+        if n_back:
+            portions = portions[: i + 1]
+            break
+    text = "".join(token.text for token in out + gate.flush())
+    whole = "".join(portions)
+    assert bool(n_back) == (banned in whole)
+    if n_back:  # the tokens before the one in which it begins
+        assert whole.startswith(text)
+        assert len(text) <= whole.index(banned) < len(text) + len(portions[len(out)])
+    else:
+        assert text == whole
+
+
 def test_logits_that_are_not_numbers_end_in_an_error(model: Model) -> None:
     backend = Scripted(model.config, 1, [5, 5])
     backend.forward = lambda batch: np.full((1, model.config.vocab_size), np.nan, np.float32)
-    generation = Generation(Session(backend), model.tokenizer, [1], params=GREEDY)
     with pytest.raises(ModelFormatError, match="not finite"):
-        next(generation)
+        next(model.ask(Engine(backend, model.tokenizer), [1]))
 
 
-def test_an_unfinished_answer_is_an_error_and_not_a_deadlock(model: Model) -> None:
-    session = model.session()
-    first = Generation(session, model.tokenizer, [1, 70], params=GREEDY)
+def test_an_unfinished_answer_does_not_keep_the_next_from_coming(model: Model) -> None:
+    engine = model.engine()
+    first = model.ask(engine, [1, 70])
     next(first)
-    with pytest.raises(InvalidRequest, match=r"unfinished: .* close\(\)"):
-        model.answer(session, [1, 71])
-    first.close()
-    assert model.answer(session, [1, 71]) == plain_greedy(model, [1, 71], 8)
+    assert model.answer(engine, [1, 71]) == plain_greedy(model, [1, 71], 8)
+    assert len(first.read().tokens) == 63
 
 
-def test_a_dropped_answer_frees_the_session_at_once(model: Model) -> None:
-    session = model.session()
+def test_a_dropped_answer_ends_at_once(model: Model) -> None:
+    engine = model.engine()
     gc.disable()  # it is the last reference that counts, not the collector
     try:
-        for _ in Generation(session, model.tokenizer, [1, 70], params=GREEDY):
+        for _ in model.ask(engine, [1, 70], max_tokens=10**6, shift_keep=1):  # without end
             break
-        assert len(model.answer(session, [1, 71])) == 8
+        assert len(model.answer(engine, [1, 71])) == 8
     finally:
         gc.enable()
 
 
-def test_threads_take_turns(model: Model) -> None:
+def test_threads_share_an_engine(model: Model) -> None:
     prompts = [[1, 70 + i, 80] for i in range(4)]
     expected = [plain_greedy(model, prompt, 8) for prompt in prompts]
-    session = model.session()
+    engine = model.engine()
     answers: dict[int, list[int]] = {}
 
     def work(i: int) -> None:
-        answers[i] = model.answer(session, prompts[i])
+        answers[i] = model.answer(engine, prompts[i])
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
     for thread in threads:
@@ -291,50 +340,19 @@ def test_threads_take_turns(model: Model) -> None:
     assert [answers[i] for i in range(4)] == expected
 
 
-class PressesCtrlC(ReferenceBackend):
-    """Ctrl-C arrives while this backend runs; `finished` tells whether the step came to its end."""
-
-    pressed = finished = False
-
-    def forward(self, batch: Batch) -> np.ndarray:
-        if not self.pressed:
-            self.pressed = True
-            signal.raise_signal(signal.SIGINT)
-        logits = super().forward(batch)
-        self.finished = True
-        return logits
-
-
-def test_ctrl_c_waits_for_the_step_and_leaves_a_sound_cache(model: Model) -> None:
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    backend = model.backend
-    backend.drop(0)
-    session = Session(backend)
-    model.answer(session, [1, 70, 80])
-    backend.__class__, original = PressesCtrlC, backend.__class__
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            model.answer(session, [1, 70, 81, 82])
-        assert backend.finished
-    finally:
-        backend.__class__ = original
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert model.answer(session, [1, 70, 81, 83]) == plain_greedy(model, [1, 70, 81, 83], 8)
-
-
-def test_a_closed_session_refuses(model: Model) -> None:
-    session = Session(Scripted(model.config, 1, [5, 5, 5]))
-    generation = Generation(session, model.tokenizer, [1], params=GREEDY)
+def test_a_closed_engine_ends_what_it_was_doing(model: Model) -> None:
+    engine = model.engine()
+    generation = model.ask(engine, [1, 70], max_tokens=10**6, shift_keep=1)
     next(generation)
-    session.close()
+    engine.close()
     with pytest.raises(InvalidRequest, match="closed"):
-        next(generation)
+        generation.read()
+    with pytest.raises(InvalidRequest, match="closed"):
+        model.ask(engine, [1])
 
 
 def test_timings_count_what_happened(model: Model) -> None:
-    generation = Generation(
-        model.session(), model.tokenizer, [1, 70, 80], params=GREEDY, max_tokens=6
-    )
+    generation = model.ask(model.engine(), [1, 70, 80], max_tokens=6)
     timings = generation.read().timings
     assert (timings.prompt_n, timings.cache_n, timings.predicted_n) == (3, 0, 6)
     assert 0 < timings.prompt_s <= timings.first_token_s

@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
-from edgellama import ContextFull, InvalidRequest, Llama, ModelFormatError, ResourceError, generate
+from edgellama import ContextFull, InvalidRequest, Llama, ModelFormatError, ResourceError, engine
 from edgellama import llama as module
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -69,7 +69,7 @@ def test_no_bit_of_the_logits_depends_on_the_chunks(
     with Llama(write_tiny_llama(tmp_path / "model.gguf", format=format)) as llm:
         expected = llm.logits(ids)
         for rows in (1, 7, 64):
-            monkeypatch.setattr(generate, "CHUNK_ROWS", (rows, rows))
+            monkeypatch.setattr(engine, "CHUNK_ROWS", (rows, rows))
             np.testing.assert_array_equal(llm.logits(ids), expected)
 
 
@@ -282,14 +282,14 @@ def test_close_gives_the_file_back(tiny_llama: Path, tmp_path: Path) -> None:
     path = shutil.copy(tiny_llama, tmp_path / "own.gguf")
     llm = Llama(path)
     llm.generate("hello", max_tokens=2).read()
-    unfinished = llm.generate("hello")
+    unfinished = llm.generate("hello", context_policy="shift", stop_ids=[])
     next(unfinished)
     assert mapped(path)
     llm.close()
     assert not mapped(path)
     llm.close()
     with pytest.raises(InvalidRequest, match="closed"):
-        next(unfinished)
+        unfinished.read()
     with pytest.raises(InvalidRequest, match="closed"):
         llm.logits([1])
 

@@ -13,11 +13,11 @@ from edgellama.config import ModelConfig
 from edgellama.context import CACHE_LINE, CONTEXT, LAYER, n_counters
 from edgellama.errors import InvalidRequest
 from edgellama.kv_cache import KVCache
-from edgellama.ops import LANES, LARGEST_BATCH, MANY, MAX_CHUNK, TILE_CHUNK
+from edgellama.ops import LANES, LARGEST_BATCH, MAX_CHUNK, TILE_CHUNK
 from edgellama.quant import Format
 from edgellama.quant.activations import new_activations
 from edgellama.quant.jit import Entry, compile_entries
-from edgellama.quant.kernels import BFLOAT, MATRIX
+from edgellama.quant.kernels import BFLOAT, MANY, MATRIX
 from edgellama.quant.simd.cpu import current_tier
 from edgellama.step import step
 from edgellama.team import ENTRIES, Team
