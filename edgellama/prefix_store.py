@@ -24,6 +24,7 @@ import errno
 import itertools
 import os
 import re
+import shutil
 import stat
 import struct
 import threading
@@ -133,9 +134,10 @@ class PrefixStore:
     ) -> None:
         """folder: None is `prefixes` beside the kernels' cache ($EDGELLAMA_CACHE_DIR).
 
-        max_bytes: what the files may take; the least recently used go first. Each process looks
-        anew after writing a 32nd of it, by so much several may pass it for a while. report: told,
-        in words and once each, of damage and of why nothing is kept; from any thread.
+        max_bytes: what the files may take, and never more than they leave free on their disk; the
+        least recently used go first. Each process looks anew after writing a 32nd of it, by so much
+        several may pass it for a while. report: told, in words and once each, of damage and of why
+        nothing is kept; from any thread.
         Raises InvalidRequest for a max_bytes below 0.
         """
         if max_bytes < 0:
@@ -151,6 +153,7 @@ class PrefixStore:
         self._closed = False
         self._bytes: int | None = None  # unknown until the folder was looked through
         self._unseen = 0  # bytes written since then
+        self._limit = max_bytes
         self._readable = True
         try:
             self.folder = Path(folder) if folder is not None else cache_folder() / "prefixes"
@@ -240,7 +243,7 @@ class PrefixStore:
 
     def _start_writer(self) -> None:
         """Have a thread that writes until nothing waits; none is left behind then."""
-        if self._writer is not None:
+        if self._writer is not None and self._writer.is_alive():
             return
         self._writer = threading.Thread(
             target=self._write_pending, name="edgellama-prefixes", daemon=True
@@ -298,7 +301,8 @@ class PrefixStore:
             with open(partial, "xb", opener=_open_private) as file:
                 file.write(header + _CHECKSUM.pack(zlib.crc32(data, zlib.crc32(header))))
                 file.write(data)
-            os.utime(partial, ns=(used, used))
+            with suppress(OSError):  # then the time of writing it must do
+                os.utime(partial, ns=(used, used))
             try:
                 os.replace(partial, target)
             except PermissionError:  # Windows: someone reads the same file, which is there then
@@ -311,20 +315,25 @@ class PrefixStore:
         self._unseen += n_bytes
 
     def _make_room(self, n_bytes: int) -> bool:
-        """Remove what was not used for longest if need be; False for a file above the limit."""
+        """Remove what was not used for longest if need be; False if even that is not enough."""
         if n_bytes > self.max_bytes:
             return False
         if self._bytes is None or self._unseen > self.max_bytes // 32:
             self._look_through()
-        if (self._bytes or 0) + n_bytes > self.max_bytes:
-            # more than one, because each time the whole folder is looked through
-            self._look_through(min(self.max_bytes - n_bytes, self.max_bytes // 8 * 7))
-        return True
+        if self.bytes + n_bytes > self._limit:
+            self._look_through(n_bytes)
+        return n_bytes <= self._limit
 
-    def _look_through(self, limit: int | None = None) -> None:
-        """Add up the files, remove what killed writers left, and the oldest above `limit`."""
+    def _look_through(self, n_wanted: int = 0) -> None:
+        """Add up the files, remove what killed writers left, and the oldest above the limit.
+
+        n_wanted: bytes that must fit as well; room for more is made then, because each time the
+        whole folder is looked through.
+        """
         found: list[tuple[int, str, int]] = []
+        free = 0
         with suppress(OSError), os.scandir(self.folder) as entries:
+            free = shutil.disk_usage(self.folder).free
             for entry in entries:
                 partial = _PARTIAL.fullmatch(entry.name)
                 if partial or _FILE.fullmatch(entry.name):  # what else is here is not ours
@@ -335,8 +344,10 @@ class PrefixStore:
                         else:
                             found.append((status.st_mtime_ns, entry.name, status.st_size))
         total = sum(_on_disk(size) for _, _, size in found)
+        self._limit = min(self.max_bytes, (total + free) // 2)
+        most = min(self._limit - n_wanted, self._limit // 8 * 7) if n_wanted else self._limit
         for _, file, size in sorted(found):
-            if limit is None or total <= limit:
+            if total <= most:
                 break
             with suppress(OSError):  # Windows: someone reads it
                 (self.folder / file).unlink(missing_ok=True)
@@ -368,13 +379,11 @@ class PrefixStore:
 
     def _touch(self, file: str, used: int, i: int) -> bool:
         """Note that block i of a prompt was used; False if it is not there."""
-        try:
-            os.utime(self.folder / file, ns=(_time_of(used, i),) * 2)
-        except FileNotFoundError:
-            return False
-        except OSError:  # a folder that can only be read
-            pass
-        return True
+        path = self.folder / file
+        with suppress(OSError):  # not there, or it can only be read
+            os.utime(path, ns=(_time_of(used, i),) * 2)
+            return True
+        return path.exists()
 
 
 def _time_of(used: int, i: int) -> int:

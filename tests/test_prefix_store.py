@@ -1,5 +1,6 @@
 """Blocks on disk: found again for the same prompt only, and right whatever happens to files."""
 
+import errno
 import os
 import random
 import stat
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -335,6 +337,30 @@ def test_the_folder_never_passes_its_limit(tmp_path: Path) -> None:
     assert holds(store, prompt(5, 14)) == 5
 
 
+def test_no_more_is_taken_than_left_free_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk of 20 sectors, on which nothing else is; then others fill it."""
+    others = 0
+
+    def usage(folder: Path) -> SimpleNamespace:
+        ours = sum(-(-p.stat().st_size // SECTOR) for p in folder.iterdir())
+        return SimpleNamespace(free=(20 - others - ours) * SECTOR)
+
+    monkeypatch.setattr("edgellama.prefix_store.shutil.disk_usage", usage)
+    store = PrefixStore(tmp_path / "prefixes")
+    for seed in range(4):
+        keep(store, prompt(5, seed))
+    assert len(files_of(store)) <= 10
+    assert holds(store, prompt(5, 3)) == 5
+    others = 14
+    later = PrefixStore(store.folder)
+    keep(later, prompt(2, 9))
+    assert len(files_of(store)) <= 3
+    assert holds(later, prompt(2, 9)) == 2
+    assert later.refusal == ""
+
+
 def test_a_limit_too_small_for_one_block_keeps_none(tmp_path: Path) -> None:
     for max_bytes in (0, SECTOR - 1):
         store = PrefixStore(tmp_path / "prefixes", max_bytes=max_bytes)
@@ -441,6 +467,59 @@ def test_threads_that_load_save_and_evict_at_once_see_whole_blocks_only(tmp_path
     assert not failures
     assert all(store.flush(10) for store in stores)
     assert [store.damaged for store in stores] == [0, 0]
+
+
+@pytest.mark.parametrize("operation", ["open", "replace"])
+def test_a_failing_disk_turns_writing_off_and_reading_goes_on(
+    store: PrefixStore, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    keep(store, prompt(2))
+    said: list[str] = []
+    later = PrefixStore(store.folder, report=said.append)
+    with monkeypatch.context() as patch:
+
+        def fail(*_: object, **__: object) -> None:
+            raise OSError(errno.EIO, "the disk is ill")
+
+        patch.setattr(os, operation, fail)
+        for seed in (1, 2):
+            later.save("key", prompt(2, seed), blocks_of(prompt(2, seed)))
+            assert later.flush(10)
+    assert said == [
+        f"prompts are not kept for the next start, because {store.folder}: the disk is ill"
+    ]
+    keep(later, prompt(2, 3))
+    assert holds(later, prompt(2)) == 2
+    assert holds(later, prompt(2, 3)) == 0
+    assert len(list(store.folder.iterdir())) == 2
+
+
+def test_a_disk_that_keeps_no_times_is_used_all_the_same(
+    store: PrefixStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    for _ in range(2):
+        keep(store, prompt(2))
+        assert holds(store, prompt(2)) == 2
+    assert store.refusal == ""
+
+
+def test_a_file_that_someone_reads_while_it_is_replaced_is_there_already(
+    store: PrefixStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where it cannot be replaced then."""
+
+    def busy(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes())
+        raise PermissionError(errno.EACCES, "in use")
+
+    monkeypatch.setattr(os, "replace", busy)
+    keep(store, prompt(2))
+    assert store.refusal == ""
+    assert holds(store, prompt(2)) == 2
 
 
 FULL_DISK = f"""

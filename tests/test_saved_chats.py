@@ -254,18 +254,20 @@ def test_a_pipe_in_the_folder_does_not_make_anyone_wait(tmp_path: Path) -> None:
         load_chat("talk", folder=tmp_path)
 
 
+@pytest.mark.parametrize("operation", ["open", "fsync", "replace"])
 def test_a_failing_disk_leaves_what_was_saved_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     chat = chat_of("before")
     save_chat("talk", chat, folder=tmp_path)
 
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "the disk is full")
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ResourceError, match=r"talk\.json: the conversation cannot be saved: "):
-        save_chat("talk", replace(chat, messages=[]), folder=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, operation, full)
+        with pytest.raises(ResourceError, match=r"talk\.json: .*cannot be saved: the disk is full"):
+            save_chat("talk", replace(chat, messages=[]), folder=tmp_path)
     assert load_chat("talk", folder=tmp_path).messages == chat.messages
     assert len(list(tmp_path.iterdir())) == 1
 
