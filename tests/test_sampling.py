@@ -12,7 +12,7 @@ from edgellama.sampling import (
     SamplingParams,
     log_probability,
     min_p,
-    penalize_repeats,
+    penalize,
     top_k,
     top_p,
 )
@@ -79,8 +79,8 @@ def test_min_p_drops_what_is_far_below_the_best(p: float) -> None:
 
 def test_repeat_penalty_divides_positive_and_multiplies_negative_logits_once() -> None:
     logits = np.array([4.0, -1.0, 3.0, -2.0], dtype=np.float32)
-    penalized = penalize_repeats(logits, [0, 1, 0, 1, 1], 2.0)
-    assert penalized.tolist() == [2.0, -2.0, 3.0, -2.0]
+    penalized = penalize(candidates_of(logits), {0: 2, 1: 3}, repeat=2.0)
+    assert penalized.logits.tolist() == [2.0, -2.0, 3.0, -2.0]
     assert logits.tolist() == [4.0, -1.0, 3.0, -2.0]
 
 
