@@ -33,16 +33,18 @@ _ADVICE = "name a built-in chat format instead"
 
 def render(
     source: str,
-    conversations: Sequence[Sequence[Mapping[str, object]]],
+    conversations: Sequence[Mapping[str, object]],
     *,
     now: datetime,
     **variables: str,
 ) -> list[str | EdgellamaError]:
     """The template's text for each conversation, up to where the assistant speaks.
 
-    variables: bos_token, eos_token. In the place of a text stands InvalidRequest where the template
-    refused the conversation, ModelFormatError where it failed. Raises ModelFormatError if it cannot
-    be parsed or needs more than the limits above, ResourceError if no process could be started.
+    A conversation is what the template reads: {"messages": [...], "tools": [...] or None, ...}, in
+    JSON's types. variables: bos_token, eos_token. In the place of a text stands InvalidRequest
+    where the template refused the conversation, ModelFormatError where it failed. Raises
+    ModelFormatError if it cannot be parsed or needs more than the limits above, ResourceError if no
+    process could be started.
     """
     if len(source) > MAX_SOURCE_CHARS:
         raise ModelFormatError(
@@ -50,7 +52,7 @@ def render(
         )
     request = {
         "source": source,
-        "conversations": [[dict(message) for message in messages] for messages in conversations],
+        "conversations": [dict(conversation) for conversation in conversations],
         "now": now.isoformat(),
         "variables": variables,
     }
@@ -144,15 +146,10 @@ def _limit_this_process() -> None:
 def _render(request: Mapping[str, Any]) -> dict[str, Any]:
     template = _environment(datetime.fromisoformat(request["now"])).from_string(request["source"])
     results: list[dict[str, str]] = []
-    for messages in request["conversations"]:
+    always = {"add_generation_prompt": True, "tools": None, "documents": None}
+    for conversation in request["conversations"]:
         try:
-            text = template.render(
-                messages=messages,
-                add_generation_prompt=True,
-                tools=None,
-                documents=None,
-                **request["variables"],
-            )
+            text = template.render(always | request["variables"] | conversation)
             results.append({"text": text})
         except _Refusal as refusal:
             results.append({"refused": str(refusal)})

@@ -17,7 +17,8 @@ MORNING = datetime(2024, 7, 26, 9, 30)
 
 
 def render_one(source: str, messages: Any = HELLO) -> str | EdgellamaError:
-    return render(source, [messages], now=MORNING, bos_token="<s>", eos_token="</s>")[0]
+    conversation = {"messages": messages}
+    return render(source, [conversation], now=MORNING, bos_token="<s>", eos_token="</s>")[0]
 
 
 CHATML = """{{ bos_token }}
@@ -72,13 +73,14 @@ def test_templates_render_as_transformers_renders_them(source: str) -> None:
         bos_token="<s>",
         eos_token="</s>",
     )
+    given = {"messages": conversation}
     now = datetime.now()
-    assert render(source, [conversation], now=now, bos_token="<s>", eos_token="</s>") == expected
+    assert render(source, [given], now=now, bos_token="<s>", eos_token="</s>") == expected
 
 
 def test_a_template_may_refuse_one_conversation_and_render_the_next() -> None:
     source = "{% if messages | length > 1 %}{{ raise_exception('one\nonly') }}{% endif %}ok"
-    refused, text = render(source, [HELLO * 2, HELLO], now=MORNING)
+    refused, text = render(source, [{"messages": HELLO * 2}, {"messages": HELLO}], now=MORNING)
     assert isinstance(refused, InvalidRequest)
     assert str(refused) == "the chat template says: one only"
     assert text == "ok"
@@ -173,7 +175,7 @@ def test_nothing_of_jinja_is_loaded_here() -> None:
         "import sys\n"
         "from datetime import datetime\n"
         "from edgellama.chat_template import render\n"
-        "print(render('{{ 1 + 1 }}', [[]], now=datetime.now()), 'jinja2' in sys.modules)"
+        "print(render('{{ 1 + 1 }}', [{}], now=datetime.now()), 'jinja2' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "['2'] False\n"
