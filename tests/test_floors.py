@@ -12,10 +12,12 @@ ROOT = Path(__file__).parents[1]
 # `tokenizer_bpe` beside `tokenizer`, on one floor.
 FLOORS = (
     {"cli", "__main__"},
+    {"server"},
     {"llama"},
-    {"generate", "evaluate", "calibration", "compensation", "sensitivity", "choice"},
-    {"text_chunks"},
-    {"sampling", "chat", "tokenizer", "backends", "models", "prefix_store", "saved_chats"},
+    {"engine", "evaluate", "calibration", "compensation", "sensitivity", "choice"},
+    {"generate", "requests", "slots", "schedule", "speculation", "embedding", "text_chunks"},
+    {"answer", "stream", "stop_strings", "tools", "chat", "grammar", "sampling", "saved_chats"},
+    {"tokenizer", "backends", "models", "prefix_store"},
     {"step"},
     {"ops", "attention", "context", "team", "kv_cache", "weights"},
     {"config", "gguf", "random_llama", "threads", "folders"},
