@@ -1,29 +1,27 @@
-"""`edgellama chat`, through a pipe and by keys in a real terminal."""
+"""`edgellama chat` through a pipe: answers on standard output, all else on stderr."""
 
+import json
 import os
 import re
-import select
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from edgellama import Llama
+from edgellama.cli.options import SAMPLING
+
 CHAT = [sys.executable, "-m", "edgellama", "chat"]
 OPTIONS = ["--backend", "reference", "--chat-format", "alpaca", "--temp", "0"]
-GREETING = "/help lists commands"
 
 
-@pytest.fixture(scope="module")
-def endless_model(
-    tmp_path_factory: pytest.TempPathFactory, write_tiny_llama: Callable[..., Path]
-) -> Path:
-    """A model with so much context that an answer lasts until it is stopped."""
-    return write_tiny_llama(
-        tmp_path_factory.mktemp("endless") / "endless.gguf", context_length=2**20
-    )
+@pytest.fixture(autouse=True)
+def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where what the command keeps of conversations lies, in a test of its own."""
+    folder = tmp_path / "data"
+    monkeypatch.setenv("EDGELLAMA_DATA_DIR", str(folder))
+    return folder
 
 
 def chat_through_pipe(
@@ -111,185 +109,199 @@ def test_a_base_model_is_refused_in_words(tiny_llama: Path) -> None:
     )
 
 
-class Terminal:
-    """A process on a pseudo-terminal of its own, with keys to press and a screen to read."""
+def test_an_unknown_command_is_told_the_closest(tiny_llama: Path) -> None:
+    done = chat_through_pipe("/stat\n", tiny_llama)
+    assert done.stderr == "[/stat is not a command; did you mean /stats?]\n"
 
-    # Take the terminal, whose Ctrl-C then comes here, and be the command.
-    BEGIN = (
-        "import fcntl, runpy, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
-        " runpy.run_module('edgellama', run_name='__main__')"
+
+def test_a_path_is_no_command(tiny_llama: Path) -> None:
+    done = chat_through_pipe("/etc/hosts\n", tiny_llama, "-n", 3)
+    assert (done.stderr, len(done.stdout.splitlines())) == ("", 1)
+
+
+def test_settings_can_be_changed_on_the_way(tiny_llama: Path) -> None:
+    done = chat_through_pipe("/set max-tokens 5\nhello\n/stats\n", tiny_llama)
+    assert "max_tokens: 5" in done.stderr
+    assert "answer 5 tokens" in done.stderr
+    hot = ["--temp", 5, "--seed", 1]
+    told = chat_through_pipe("/set seed 1\n/set temp 5\nhello\n", tiny_llama, "-n", 8)
+    assert told.stdout == chat_through_pipe("hello\n", tiny_llama, "-n", 8, *hot).stdout
+
+
+def test_every_sampling_parameter_can_be_set(tiny_llama: Path) -> None:
+    done = chat_through_pipe("/set\n", tiny_llama, "--min-p", 0.5, "--banned-strings", "the end")
+    for name in SAMPLING:
+        assert re.search(rf"^{name} ", done.stderr, re.MULTILINE), name
+    assert re.search(r"^min_p +0.5 ", done.stderr, re.MULTILINE)
+    assert re.search(r'^banned_strings +\["the end"\] ', done.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("/set temperature 1000", "temperature must be a number from 0 to 100"),
+        ("/set top_k few", "top_k takes a whole number, not 'few'"),
+        ("/set tempreature 1", "did you mean temperature?"),
+        ("/set context-policy forget", "one of error, shift, truncate-oldest"),
+        ("/set max_tokens 0", "1 or more, or -1"),
+        ("/clear all", "/clear takes nothing behind it"),
+        ("/load missing", "there is no chat named 'missing'"),
+        ("/save ../elsewhere", "cannot be the name of a chat"),
+        ("/read", "name a text file"),
+        ("/read missing.txt", "missing.txt"),
+        ("/regen", "nothing was answered yet"),
+        ("/undo", "nothing was answered yet"),
+    ],
+)
+def test_what_a_command_cannot_do_is_an_error_in_one_line(
+    tiny_llama: Path, line: str, words: str
+) -> None:
+    done = chat_through_pipe(line, tiny_llama)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"edgellama: error: .*\n", done.stderr)
+    assert words in done.stderr
+
+
+def test_tokens_of_a_text_and_of_the_conversation(tiny_llama: Path) -> None:
+    done = chat_through_pipe("/tokens hello world\n/tokens\n", tiny_llama)
+    with Llama(tiny_llama, backend="reference") as llm:
+        ids = llm.tokenize("hello world")
+    lines = done.stderr.splitlines()
+    assert [int(line.split()[0]) for line in lines[:-1]] == ids
+    assert re.search(r"prompt has [1-9]\d* tokens .* holds 512 \(\d+% full\)", lines[-1])
+
+
+def test_a_file_goes_in_front_of_the_next_message(tiny_llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("the little cat")
+    done = chat_through_pipe(f"/read {tmp_path}/note.txt\nhello\n/show\n", tiny_llama, "-n", 5)
+    assert re.search(r"note.txt: \d+ tokens, in front of your next message", done.stderr)
+    assert "user:\nthe little cat\n\nhello\n" in done.stderr
+
+
+def test_a_file_too_big_for_the_context_is_refused_with_numbers(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "book.txt").write_text("x" * 3000)
+    done = chat_through_pipe(f"/read {tmp_path}/book.txt\n", tiny_llama)
+    assert done.returncode == 1
+    assert re.search(r"book.txt has 3,\d+ tokens, .* makes 3,\d+, .* holds 512;", done.stderr)
+
+
+def test_undo_takes_the_last_turn_back(tiny_llama: Path) -> None:
+    done = chat_through_pipe("hello\n/undo\nthe cat\n", tiny_llama, "-n", 5)
+    alone = chat_through_pipe("the cat\n", tiny_llama, "-n", 5)
+    assert "[taken back: hello]" in done.stderr
+    assert done.stdout.splitlines()[1:] == alone.stdout.splitlines()
+
+
+def test_regen_answers_the_same_message_anew(tiny_llama: Path) -> None:
+    done = chat_through_pipe("hello\n/regen\n/show\n", tiny_llama, "-n", 8, "--temp", 5)
+    first, second = done.stdout.splitlines()
+    assert first != second
+    assert done.stderr.count("user:\nhello\n") == done.stderr.count("assistant:") == 1
+    fixed = chat_through_pipe("hello\n/regen\n", tiny_llama, "-n", 8, "--temp", 5, "--seed", 3)
+    assert len(set(fixed.stdout.splitlines())) == 1
+    assert "the seed is fixed" in fixed.stderr
+
+
+def test_a_saved_conversation_goes_on_with_its_settings_and_model(tiny_llama: Path) -> None:
+    options = ["--backend", "reference", "--chat-format", "alpaca"]
+    said = "/set temp 0\n/set max_tokens 5\n/system once upon\nhello\n/save cats\n"
+    saved = chat_through_pipe(said, tiny_llama, options=options)
+    assert "[saved as cats]" in saved.stderr
+    resumed = chat_through_pipe("the cat\n", "--resume", "cats", options=options)
+    whole = "/system once upon\nhello\nthe cat\n"
+    at_once = chat_through_pipe(whole, tiny_llama, "-n", 5)
+    assert saved.stdout + resumed.stdout == at_once.stdout
+    loaded = chat_through_pipe("/load cats\nthe cat\n", tiny_llama, options=options)
+    assert loaded.stdout == resumed.stdout
+
+
+def test_an_option_given_wins_over_a_saved_one(tiny_llama: Path) -> None:
+    chat_through_pipe("/set max_tokens 5\nhello\n/save cats\n", tiny_llama)
+    done = chat_through_pipe("hello\n/stats\n", "--resume", "cats", "-n", 3)
+    assert "answer 3 tokens" in done.stderr
+
+
+def test_a_pipe_keeps_nothing_unless_it_resumes(tiny_llama: Path, data_folder: Path) -> None:
+    chat_through_pipe("hello\n", tiny_llama, "-n", 5)
+    assert not data_folder.exists()
+    chat_through_pipe("hello\n/save cats\n", tiny_llama, "-n", 5)
+    chat_through_pipe("the cat\n", "--resume", "cats", "-n", 5)
+    (last,) = (data_folder / "chats").glob("last-*.json")
+    assert len(json.loads(last.read_text())["messages"]) == 4
+    done = chat_through_pipe("/show\n", "--resume")
+    assert done.stderr.count("assistant:") == 2
+
+
+def test_the_listing_shows_what_was_saved(tiny_llama: Path) -> None:
+    chat_through_pipe("hello there\n/save cats\n", tiny_llama, "-n", 5)
+    done = chat_through_pipe("/load\n", tiny_llama)
+    assert re.fullmatch(r"cats +\d{4}-\d\d-\d\d \d\d:\d\d +2 messages  hello there\n", done.stderr)
+
+
+def test_a_context_policy_makes_room_and_says_so(tiny_llama: Path) -> None:
+    said = "the cat and the cat\n" * 6
+    refused = chat_through_pipe(said, tiny_llama, "--ctx", 200, "-n", 30)
+    assert refused.returncode == 1
+    done = chat_through_pipe(
+        said, tiny_llama, "--ctx", 200, "-n", 30, "--context-policy", "truncate-oldest"
     )
-
-    def __init__(self, *arguments: object, **environment: str) -> None:
-        import pty
-
-        self._master, slave = pty.openpty()
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", self.BEGIN, "chat", *OPTIONS, *map(str, arguments)],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            env={**os.environ, "TERM": "xterm", "INPUTRC": os.devnull, **environment},
-        )
-        os.close(slave)
-        self.screen = ""  # all that was ever shown
-
-    def press(self, keys: str) -> None:
-        # Nobody is faster; and Python's readline overlooks a signal that comes while it takes in a
-        # key, until the next key.
-        time.sleep(0.2)
-        os.write(self._master, keys.encode())
-
-    def wait_for(self, text: str, seconds: float = 30) -> str:
-        """Read until `text` shows; forgets what came before it, and returns that."""
-        deadline = time.monotonic() + seconds
-        while text not in self.screen:
-            assert time.monotonic() < deadline, f"{text!r} did not show:\n{self.screen[-2000:]}"
-            self._read(0.1)
-        before, _, self.screen = self.screen.partition(text)
-        return before
-
-    def exit_status(self) -> int:
-        deadline = time.monotonic() + 30
-        while self._process.poll() is None and time.monotonic() < deadline:
-            self._read(0.05)
-        self._read(0.05)
-        return self._process.wait(timeout=1)
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._master)
-
-    def _read(self, seconds: float) -> None:
-        if select.select([self._master], [], [], seconds)[0]:
-            try:
-                self.screen += os.read(self._master, 65536).decode(errors="replace")
-            except OSError:  # Linux says so when the other end has closed
-                time.sleep(seconds)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 6)
+    assert re.search(r"\[to make room, \d+ of the oldest tokens \(2 messages\)", done.stderr)
 
 
-@pytest.fixture
-def terminal() -> Iterator[Callable[..., Terminal]]:
-    """terminal(MODEL, option, ...) -> a Terminal that has shown its greeting."""
-    pytest.importorskip("termios", reason="needs pseudo-terminals, which Windows lacks")
-    opened = []
-
-    def open_one(*arguments: object, **environment: str) -> Terminal:
-        opened.append(Terminal(*arguments, **environment))
-        opened[-1].wait_for(GREETING)
-        opened[-1].wait_for(">>> ")
-        return opened[-1]
-
-    yield open_one
-    for one in opened:
-        one.close()
+def test_a_pipe_does_without_the_libraries_of_the_terminal(tiny_llama: Path) -> None:
+    code = (
+        "import sys; from edgellama.cli import main;"
+        " main(sys.argv[1:]); print({'rich', 'prompt_toolkit'} & sys.modules.keys())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "chat", *OPTIONS, "-n", "3", str(tiny_llama)],
+        input="hello\n/help\n",
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    assert done.stdout.splitlines()[1:] == ["set()"], done.stderr
 
 
-def test_a_conversation_in_a_terminal(terminal: Callable[..., Terminal], tiny_llama: Path) -> None:
-    chat = terminal(tiny_llama, "-n", "5", "--stats")
-    chat.press("hello\r")
-    chat.wait_for("answer 5 tokens")
-    chat.wait_for(">>> ")
-    chat.press("/stats\r")
-    chat.wait_for("of 512 tokens")
-    chat.press("/bye\r")
-    assert chat.exit_status() == 0
+def test_a_reader_that_leaves_ends_the_conversation(tiny_llama: Path) -> None:
+    process = subprocess.Popen(
+        [*CHAT, *OPTIONS, "--max-tokens", "200", str(tiny_llama)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(b"hello\n" * 3)
+    process.stdin.close()
+    process.stdout.read(1)
+    process.stdout.close()
+    assert (process.wait(timeout=60), process.stderr and process.stderr.read()) == (141, b"")
 
 
-def test_ctrl_d_leaves(terminal: Callable[..., Terminal], tiny_llama: Path) -> None:
-    chat = terminal(tiny_llama)
-    chat.press("\x04")
-    assert chat.exit_status() == 0
+def test_a_closed_standard_output_is_no_fault(tiny_llama: Path) -> None:
+    command = [sys.executable, "-c", "import os, sys; os.close(1); os.execv(sys.executable,"
+               " [sys.executable, *sys.argv[1:]])"]  # fmt: skip
+    done = subprocess.run(
+        [*command, "-m", "edgellama", "chat", *OPTIONS, "-n", "3", str(tiny_llama)],
+        input=b"hello\n",
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_ctrl_c_stops_the_answer_and_not_the_program(
-    terminal: Callable[..., Terminal], endless_model: Path
-) -> None:
-    chat = terminal(endless_model, "--ctx", "0")
-    chat.press("hello\r")
-    chat.wait_for("hello\r\n")
-    while len(chat.screen) < 50:
-        chat._read(0.1)
-    pressed = time.monotonic()
-    chat.press("\x03")
-    chat.wait_for("stopped")
-    assert time.monotonic() - pressed < 1
-    chat.wait_for(">>> ")
-    chat.press("/stats\r")
-    chat.wait_for("1,048,576 tokens")
-    chat.press("/bye\r")
-    assert chat.exit_status() == 0
-
-
-def test_ctrl_c_twice_leaves_with_130(
-    terminal: Callable[..., Terminal], endless_model: Path
-) -> None:
-    chat = terminal(endless_model, "--ctx", "0")
-    chat.press("hello\r")
-    chat.wait_for("hello\r\n")
-    while len(chat.screen) < 50:
-        chat._read(0.1)
-    chat.press("\x03")
-    chat.wait_for("stopped")
-    chat.wait_for(">>> ")
-    chat.press("\x03")
-    assert chat.exit_status() == 130
-
-
-def test_ctrl_c_at_the_prompt_clears_the_line_first(
-    terminal: Callable[..., Terminal], tiny_llama: Path
-) -> None:
-    chat = terminal(tiny_llama, "-n", "5")
-    chat.press("some words")
-    chat.wait_for("some words")
-    chat.press("\x03")
-    chat.wait_for("Ctrl-C again leaves")
-    chat.wait_for(">>> ")
-    chat.press("other words")
-    chat.wait_for("other words")
-    chat.press("\x03")  # the prompt is not empty: this clears it, too
-    chat.wait_for("Ctrl-C again leaves")
-    chat.wait_for(">>> ")
-    chat.press("\x03")
-    assert chat.exit_status() == 130
-
-
-def test_an_error_does_not_end_the_conversation(
-    terminal: Callable[..., Terminal], tiny_llama: Path
-) -> None:
-    chat = terminal(tiny_llama, "-n", "5", "--ctx", "150", "--stats")
-    chat.press("x" * 300 + "\r")
-    chat.wait_for("the context holds 150")
-    chat.wait_for(">>> ")
-    chat.press("hello\r")
-    chat.wait_for("answer 5 tokens")
-
-
-def test_what_a_model_says_cannot_steer_the_terminal(
-    terminal: Callable[..., Terminal], tiny_llama: Path
-) -> None:
-    # A hot random model says any byte.
-    wild = ["--temp", 50, "--top-k", 0, "--top-p", 1, "--min-p", 0, "--seed", 1, "--stats"]
-    controls = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-    assert controls.search(chat_through_pipe("hello", tiny_llama, *wild).stdout)
-    chat = terminal(tiny_llama, *wild, NO_COLOR="1")
-    chat.press("hello\r")
-    chat.wait_for("hello\r\n")
-    said = chat.wait_for("[prompt").removeprefix("\x1b[?2004l\r")  # readline ends its own mode
-    assert "\ufffd" in said
-    assert not controls.search(said.replace("\r\n", "\n"))
-
-
-def test_colour_only_where_it_is_welcome(
-    terminal: Callable[..., Terminal], tiny_llama: Path
-) -> None:
-    coloured = terminal(tiny_llama)
-    coloured.press("/stats\r")
-    coloured.wait_for("\x1b[2m[nothing was answered yet]\x1b[0m")
-    plain = terminal(tiny_llama, NO_COLOR="1")
-    plain.press("/stats\r")
-    plain.wait_for("\r\n[nothing was answered yet]\r\n")
-    piped = chat_through_pipe("/stats\n", tiny_llama)
-    assert piped.stderr == "[nothing was answered yet]\n"
+def test_no_locale_is_needed(tiny_llama: Path) -> None:
+    bare = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [*CHAT, *OPTIONS, "-n", "20", str(tiny_llama)],
+        input="Grüße 日本\n/show\n".encode(),
+        capture_output=True,
+        timeout=60,
+        env=os.environ | bare,
+    )
+    assert done.returncode == 0
+    assert "user:\nGrüße 日本\n" in done.stderr.decode()

@@ -1,26 +1,36 @@
 """Options that several commands share, and what they become."""
 
 import argparse
+import json
 import os
-import secrets
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
+from edgellama.answer import Timings
 from edgellama.errors import InvalidRequest
-from edgellama.generate import Timings
-from edgellama.llama import Llama
+from edgellama.llama import CONTEXT_POLICIES, Llama
+from edgellama.prefix_store import DEFAULT_BYTES, PrefixStore
 from edgellama.sampling import SamplingOptions, SamplingParams
 
-# flag, field of SamplingParams, type, help
-_SAMPLING = (
-    ("--temp", "temperature", float, "0 always takes the most likely token"),
-    ("--top-k", "top_k", int, "choose among the K most likely tokens; 0: among all"),
-    ("--top-p", "top_p", float, "choose among the fewest that hold this probability; 1: all"),
-    ("--min-p", "min_p", float, "drop tokens less likely than this times the likeliest; 0: none"),
-    ("--repeat-penalty", "repeat_penalty", float, "make tokens seen lately less likely; 1: do not"),
-    ("--repeat-last-n", "repeat_last_n", int, "how many tokens back that looks; -1: all"),
+if TYPE_CHECKING:
+    from edgellama.grammar import Grammar
+
+SAMPLING = {option.name: option for option in fields(SamplingParams)}
+_OFTEN_USED = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repeat_penalty",
+    "repeat_last_n",
+    "seed",
 )
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -52,40 +62,69 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="cpu, or reference: plain numpy, slow, for comparisons (default: %(default)s)",
     )
-
-
-def open_llama(args: argparse.Namespace, chat_format: str | None = None) -> Llama:
-    """The model that `add_model_options` describes."""
-    return Llama(
-        args.model,
-        n_ctx=args.ctx or None,
-        n_threads=args.threads,
-        kv_type=args.kv_type,
-        backend=args.backend,
-        chat_format=chat_format,
-        progress=note if sys.stderr.isatty() else None,
+    speed = parser.add_argument_group("what saves time; no answer depends on it")
+    speed.add_argument(
+        "--prefix-cache",
+        type=read_size,
+        default=DEFAULT_BYTES,
+        metavar="SIZE",
+        help="keep what was read on disk for the next start, at most so much; 0: do not"
+        " (default: 4G)",
     )
+    speed.add_argument(
+        "--draft",
+        metavar="MODEL",
+        help="GGUF file of a small model of the same vocabulary, which guesses ahead",
+    )
+    speed.add_argument(
+        "--no-speculation",
+        action="store_true",
+        help="do not guess ahead from the text either",
+    )
+
+
+@contextmanager
+def open_llama(args: argparse.Namespace, chat_format: str | None = None) -> Iterator[Llama]:
+    """The model that `add_model_options` describes, while the context lasts."""
+    store = None
+    if args.prefix_cache:
+        store = PrefixStore(max_bytes=args.prefix_cache, report=note)
+    with (
+        nullcontext() if store is None else closing(store),
+        Llama(
+            args.model,
+            n_ctx=args.ctx or None,
+            n_threads=args.threads,
+            kv_type=args.kv_type,
+            backend=args.backend,
+            chat_format=chat_format,
+            draft=args.draft,
+            speculate=not args.no_speculation,
+            prefix_store=store,
+            progress=note if sys.stderr.isatty() else None,
+        ) as llm,
+    ):
+        yield llm
+
+
+def read_size(text: str) -> int:
+    """Bytes, from a number with or without a unit of 1,024: 500M, 4G, 1.5G."""
+    number = text.upper().removesuffix("B").removesuffix("I")
+    unit = number[-1:] if number[-1:] in _UNITS else ""
+    try:
+        size = float(number.removesuffix(unit)) * _UNITS[unit]
+        return int(size) if size >= 0 else int("")
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size; write it as 500M or 4G, or 0"
+        ) from None
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
-    """How tokens are chosen and when an answer ends."""
-    defaults = {field.name: field.default for field in fields(SamplingParams)}
+    """How tokens are chosen and when an answer ends: a flag for each field of SamplingParams."""
     group = parser.add_argument_group("sampling")
-    for flag, name, kind, words in _SAMPLING:
-        group.add_argument(
-            flag,
-            dest=name,
-            type=kind,
-            default=defaults[name],
-            metavar="X",
-            help=f"{words} (default: %(default)s)",
-        )
-    group.add_argument(
-        "--seed",
-        type=int,
-        metavar="N",
-        help="the same seed gives the same text (default: another one each time)",
-    )
+    for name in _OFTEN_USED:
+        _add_sampling_option(group, name)
     group.add_argument(
         "--stop",
         action="append",
@@ -93,19 +132,125 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="end the answer before this text; may be given several times",
     )
+    rest = parser.add_argument_group("more sampling")
+    for name in SAMPLING:
+        if name not in _OFTEN_USED:
+            _add_sampling_option(rest, name)
+
+
+def _add_sampling_option(group: "argparse._ArgumentGroup", name: str) -> None:
+    option = SAMPLING[name]
+    words, default = option.metadata["help"], sampling_text(option.default)
+    group.add_argument(
+        "--temp" if name == "temperature" else f"--{name.replace('_', '-')}",
+        dest=name,
+        type=partial(_read_flag, name),
+        default=option.default,
+        metavar={float: "X", int: "N", dict: "ID=X,..."}.get(option.metadata["kind"], "LIST"),
+        help=f"{words} (default: {default})".replace("%", "%%"),
+    )
 
 
 def sampling_options(args: argparse.Namespace) -> SamplingOptions:
-    """What `add_sampling_options` read, with a seed in any case, so that it can be told."""
-    seed = secrets.randbelow(2**32) if args.seed is None else args.seed
-    return SamplingOptions(
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        min_p=args.min_p,
-        repeat_penalty=args.repeat_penalty,
-        repeat_last_n=args.repeat_last_n,
-        seed=seed,
+    """What `add_sampling_options` read, checked."""
+    options = {name: getattr(args, name) for name in SAMPLING}
+    SamplingParams(**options)
+    return cast(SamplingOptions, options)
+
+
+def read_sampling(name: str, text: str) -> Any:
+    """The value that a text gives a field of SamplingParams; raises InvalidRequest.
+
+    A list is written as in JSON or, if it has but one entry, as this; samplers also with commas or
+    semicolons between them. logit_bias: ID=X,ID=X, where X may be false.
+    """
+    kind = SAMPLING[name].metadata["kind"]
+    try:
+        if kind is dict:
+            return _read_biases(text)
+        if kind is tuple:
+            return _read_list(name, text)
+        return None if name == "seed" and text == "none" else kind(text)
+    except ValueError:
+        wanted = {int: "a whole number", float: "a number", dict: "ID=X,ID=X"}
+        raise InvalidRequest(f"{name} takes {wanted.get(kind, 'a list')}, not {text!r}") from None
+
+
+def _read_flag(name: str, text: str) -> Any:
+    try:
+        return read_sampling(name, text)
+    except InvalidRequest as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _read_list(name: str, text: str) -> tuple[Any, ...]:
+    if text.lstrip().startswith("["):
+        return tuple(json.loads(text))
+    if name == "samplers":
+        return tuple(word.strip() for word in text.replace(";", ",").split(",") if word.strip())
+    return (text,) if text else ()
+
+
+def _read_biases(text: str) -> dict[int, float | bool]:
+    pairs = (pair.split("=") for pair in text.split(",") if pair.strip())
+    return {int(id): False if x.strip() == "false" else float(x) for id, x in pairs}
+
+
+def sampling_text(value: object) -> str:
+    """A value of a field of SamplingParams, for people."""
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, tuple) and all(isinstance(entry, str) for entry in value):
+        return ",".join(value) if value[0].isidentifier() else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict):
+        return ",".join(f"{id}={str(x).lower()}" for id, x in value.items())
+    return str(value)
+
+
+def add_grammar_options(parser: argparse.ArgumentParser) -> None:
+    """What form the answer must have."""
+    group = parser.add_argument_group("form of the answer, kept without fail")
+    form = group.add_mutually_exclusive_group()
+    form.add_argument(
+        "--json-schema", metavar="FILE|TEXT", help="JSON that fits this schema, {} for any"
+    )
+    form.add_argument("--regex", metavar="TEXT", help="a text that this expression matches whole")
+    form.add_argument(
+        "--grammar", metavar="FILE", help="a grammar in GBNF or, if it is called *.lark, in Lark"
+    )
+
+
+def read_grammar(args: argparse.Namespace) -> "Grammar | None":
+    """The grammar that `add_grammar_options` describes."""
+    if args.regex is args.grammar is args.json_schema is None:
+        return None
+    from edgellama.grammar import Grammar
+
+    if args.regex is not None:
+        return Grammar.regex(args.regex)
+    if args.grammar is not None:
+        read = Grammar.lark if args.grammar.endswith(".lark") else Grammar.gbnf
+        return read(read_text_file(args.grammar))
+    text, source = args.json_schema, "--json-schema"
+    if not text.lstrip().startswith(("{", "true", "false")):
+        text, source = read_text_file(source := text), source
+    try:
+        return Grammar.json_schema(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise InvalidRequest(
+            f"{source} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}"
+        ) from None
+
+
+def add_context_option(parser: argparse.ArgumentParser) -> None:
+    """What happens when the context is full."""
+    parser.add_argument(
+        "--context-policy",
+        choices=CONTEXT_POLICIES,
+        default="error",
+        help="when the context is full: say so and stop, forget the oldest half of the text while"
+        " the answer goes on, or leave out the oldest messages; what was left out is told"
+        " (default: %(default)s)",
     )
 
 
@@ -142,11 +287,14 @@ def _decode(data: bytes, source: str) -> str:
 def describe(timings: Timings) -> str:
     """One line for people."""
     cached = f" (+ {timings.cache_n:,} cached)" if timings.cache_n else ""
+    guessed = ""
+    if timings.draft_n:
+        guessed = f" | {timings.draft_accepted_n:,} of {timings.draft_n:,} guesses right"
     return (
         f"prompt {timings.prompt_n:,} tokens{cached} in {timings.prompt_s:.2f} s,"
         f" {timings.prompt_per_second:.1f} tok/s | answer {timings.predicted_n:,} tokens,"
         f" {timings.predicted_per_second:.1f} tok/s | first token after"
-        f" {timings.first_token_s:.2f} s"
+        f" {timings.first_token_s:.2f} s{guessed}"
     )
 
 
@@ -154,16 +302,24 @@ def describe(timings: Timings) -> str:
 _CONTROLS = {c: "\ufffd" for c in (*range(0x20), *range(0x7F, 0xA0)) if chr(c) not in "\t\n"}
 
 
+def harmless(text: str) -> str:
+    """The text without what steers a terminal."""
+    return text.translate(_CONTROLS)
+
+
 def show(text: str) -> None:
     """A piece of an answer, at once: as it is into a file or pipe, harmless on a terminal."""
-    print(text.translate(_CONTROLS) if sys.stdout.isatty() else text, end="", flush=True)
+    print(harmless(text) if sys.stdout.isatty() else text, end="", flush=True)
+
+
+def is_plain() -> bool:
+    """Whether the terminal, or who sits before it, wants text without colours and cursor."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
 
 
 def dim(text: str) -> str:
     """Fainter, where stderr is a terminal that may be coloured (https://no-color.org)."""
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stderr.isatty():
-        return text
-    return f"\x1b[2m{text}\x1b[0m"
+    return text if is_plain() or not sys.stderr.isatty() else f"\x1b[2m{text}\x1b[0m"
 
 
 def note(text: str) -> None:

@@ -2,16 +2,21 @@
 
 import argparse
 import json
+import secrets
 
-from edgellama.generate import Answer, Generation
+from edgellama.answer import Answer
+from edgellama.generate import Generation
 
 from .options import (
+    add_context_option,
+    add_grammar_options,
     add_model_options,
     add_sampling_options,
     add_text_options,
     describe,
     note,
     open_llama,
+    read_grammar,
     read_text,
     sampling_options,
     show,
@@ -23,10 +28,13 @@ examples:
   edgellama run -p "Once upon a time" -n 100
   edgellama run llama-2-7b.q4_0.gguf -f story.txt --temp 0 --stop "The end"
   echo "def fib(n):" | edgellama run codellama.gguf -n -1 --json
+  edgellama run -p "A cat as JSON: " --json-schema '{"type": "object"}'
+  edgellama run -p "The year was " --regex "[12][0-9]{3}"
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s [MODEL] [options]"
     parser.epilog = EXAMPLES
     add_model_options(parser)
     add_text_options(parser)
@@ -50,17 +58,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " text, tokens, finish_reason, prompt_tokens, seed, timings",
     )
     parser.add_argument("--stats", action="store_true", help="print tokens per second to stderr")
+    add_context_option(parser)
+    add_grammar_options(parser)
     add_sampling_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     text = read_text(args)
     sampling = sampling_options(args)
+    if sampling["seed"] is None:
+        sampling["seed"] = secrets.randbelow(2**32)  # so that --json can tell it
+    grammar = read_grammar(args)
     with open_llama(args) as llm:
         generation = llm.generate(
             llm.tokenize(text, bos=llm.tokenizer.add_bos, special=args.special),
             max_tokens=None if args.max_tokens == -1 else args.max_tokens,
             stop=args.stop,
+            grammar=grammar,
+            context_policy=args.context_policy,
             **sampling,
         )
         if not args.json:
@@ -68,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
         answer = generation.read()
         if args.json:
             print(json.dumps(_as_dict(answer, sampling["seed"]), ensure_ascii=False))
+        if answer.context.dropped_tokens:
+            note(f"to make room, {answer.context.dropped_tokens:,} tokens were left out")
         if answer.finish_reason == "length" and len(answer.tokens) != args.max_tokens:
             note(f"stopped: the context of {llm.n_ctx:,} tokens is full")
         if args.stats:
