@@ -87,8 +87,8 @@ def key_of(file: GGUFFile, kv_type: str, arithmetic: str) -> str:
             raise ResourceError(f"{path}: cannot be read: {error.strerror}") from error
     for name in file.tensors:
         data = file.data(name).reshape(-1)
-        middle = len(data) // 2
-        for at in (0, middle, max(len(data) - _SAMPLE_BYTES, 0)):
+        last = max(len(data) - _SAMPLE_BYTES, 0)
+        for at in (0, last // 2, last):
             digest.update(data[at : at + _SAMPLE_BYTES].data)
     return digest.hexdigest()
 
