@@ -12,14 +12,14 @@ together. What a prompt shares with an earlier one is not computed again.
 import operator
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,6 +40,7 @@ from .sampling import SamplingOptions, SamplingParams
 from .slots import common_prefix
 from .speculation import DraftModel
 from .tokenizer import Tokenizer, load_tokenizer
+from .tools import ToolChoice, ToolReader, Tools, shown_tools, text_of, tool_grammar
 from .weights import load_weights
 
 if TYPE_CHECKING:
@@ -279,8 +280,8 @@ class Llama:
         self,
         messages: Messages,
         *,
-        tools: Sequence[Mapping[str, Any]] = (),
-        tool_choice: str | Mapping[str, Any] = "auto",
+        tools: Tools = (),
+        tool_choice: ToolChoice = "auto",
         max_tokens: int | None = None,
         stop: str | Sequence[str] = (),
         top_logprobs: int = 0,
@@ -305,22 +306,21 @@ class Llama:
             context_policy=context_policy,
             **sampling,
         )
-        if not tools or tool_choice == "none":
+        shown = shown_tools(tools, tool_choice)
+        if not shown:
             return generation.read()
-        from .tools import ToolReader, text_of
-
-        reader = ToolReader(self.tokenizer, tools)
+        reader = ToolReader(self.tokenizer, shown, seed=sampling.get("seed"))
         deltas = [delta for token in generation for delta in reader.push(token)]
         deltas += reader.finish()
-        answer = replace(generation.read(), text=text_of(deltas), tool_calls=tuple(reader.calls))
+        answer = replace(generation.read(), text=text_of(deltas), tool_calls=reader.calls)
         return replace(answer, finish_reason="tool_calls") if answer.tool_calls else answer
 
     def stream_chat(
         self,
         messages: Messages,
         *,
-        tools: Sequence[Mapping[str, Any]] = (),
-        tool_choice: str | Mapping[str, Any] = "auto",
+        tools: Tools = (),
+        tool_choice: ToolChoice = "auto",
         max_tokens: int | None = None,
         stop: str | Sequence[str] = (),
         top_logprobs: int = 0,
@@ -335,15 +335,13 @@ class Llama:
         chat_format = self._need_chat_format()
         max_tokens = _check_max_tokens(max_tokens)
         report = ContextReport()
+        shown = [tool.shown for tool in shown_tools(tools, tool_choice)]
         if _check_policy(context_policy) == "truncate-oldest":
-            messages = self._newest(messages, tools, max_tokens, report)
-        prompt = self._chat_prompt(messages, tools)
-        if tools and tool_choice not in ("auto", "none"):
-            from .tools import tool_grammar
-
-            if grammar is not None:
-                raise InvalidRequest("a tool that must be called leaves no room for a grammar")
-            grammar = tool_grammar(tools, tool_choice, chat_format)
+            messages = self._newest(messages, shown, max_tokens, report)
+        prompt = self._chat_prompt(messages, shown)
+        calls = tool_grammar(tools, tool_choice, chat_format)
+        if calls is not None and grammar is not None:
+            raise InvalidRequest("tools whose calls are enforced leave no room for a grammar")
         shift_keep = None
         if context_policy == "shift":
             shift_keep = self._n_of_beginning(messages, prompt)
@@ -355,13 +353,13 @@ class Llama:
             stop_strings=(*chat_format.stop_strings, *_check_stop(stop)),
             continues=False,
             top_logprobs=_check_top(top_logprobs),
-            grammar=grammar,
+            grammar=grammar or calls,
             shift_keep=shift_keep,
             speculate=self._speculate,
         )
         return self._engine.submit(request, report)
 
-    def count_tokens(self, messages: Messages, tools: Sequence[Mapping[str, Any]] = ()) -> int:
+    def count_tokens(self, messages: Messages, tools: Tools = ()) -> int:
         """Tokens of a conversation as the model reads it, up to where it would answer."""
         return len(self._chat_prompt(messages, tools))
 
@@ -377,10 +375,8 @@ class Llama:
             )
         return self.chat_format
 
-    def _chat_prompt(self, messages: Messages, tools: Sequence[Mapping[str, Any]]) -> list[int]:
-        if tools:
-            return self._need_chat_format().prompt(self.tokenizer, messages, tools=tools)
-        return self._need_chat_format().prompt(self.tokenizer, messages)
+    def _chat_prompt(self, messages: Messages, tools: Tools) -> list[int]:
+        return self._need_chat_format().prompt(self.tokenizer, messages, tools=tools)
 
     def _room_for_prompt(self, max_tokens: int | None) -> int:
         """Tokens a prompt may keep so that an answer has room: a quarter of the context, or less
@@ -391,7 +387,7 @@ class Llama:
     def _newest(
         self,
         messages: Messages,
-        tools: Sequence[Mapping[str, Any]],
+        tools: Tools,
         max_tokens: int | None,
         report: ContextReport,
     ) -> Messages:

@@ -106,7 +106,9 @@ class Answering(Reading):
         self._n_ctx = n_ctx
         self._stream = stream
         self._context = context
-        constraint = request.grammar and request.grammar.start(tokenizer, request.stop_ids)
+        constraint = None
+        if request.grammar is not None:
+            constraint = request.grammar.start(tokenizer, request.stop_ids)
         self._sampler = Sampler(
             request.params, request.prompt, constraint=constraint, tokenizer=tokenizer
         )

@@ -1,13 +1,15 @@
 """Values that one thread makes and others wait for, plainly or in an event loop."""
 
-import asyncio
 import contextlib
 import sys
 import threading
 from collections import deque
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .errors import InvalidRequest
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 
@@ -25,7 +27,7 @@ class Stream(Generic[T]):
         self._ended = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
-        self._waiting: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
+        self._waiting: "tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None" = None
 
     # The writer's side.
 
@@ -84,6 +86,8 @@ class Stream(Generic[T]):
             return values
 
     async def _wait(self) -> None:
+        import asyncio  # where a loop runs, it is there; to import it takes 50 ms
+
         while True:
             with self._changed:
                 if self._values or self._ended:
@@ -101,6 +105,6 @@ class Stream(Generic[T]):
         return None
 
 
-def _set(future: asyncio.Future[None]) -> None:
+def _set(future: "asyncio.Future[None]") -> None:
     if not future.done():
         future.set_result(None)
