@@ -129,7 +129,7 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from edgellama.server.run import serve
+    from edgellama.server.run import Server
     from edgellama.server.settings import Settings, models_of
 
     settings = Settings(
@@ -157,12 +157,13 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("edgellama.server").setLevel(logging.DEBUG if args.debug else logging.INFO)
 
-    def ready(address: str) -> None:
-        names = ", ".join(settings.models)
-        print(f"edgellama serves {names} at {address}/v1", flush=True)
-        print(f"The page is at {address}/  (Ctrl-C ends it)", flush=True)
+    server = Server(settings)
 
-    return 130 if serve(settings, ready) else 0
+    def ready() -> None:
+        print(f"edgellama serves {', '.join(settings.models)} at {server.address}/v1")
+        print(f"The page is at {server.address}/  (Ctrl-C ends it)", flush=True)
+
+    return 130 if server.run(ready) else 0
 
 
 def _keys(args: argparse.Namespace) -> tuple[str, ...]:

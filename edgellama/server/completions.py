@@ -57,8 +57,8 @@ class CompletionRequest:
         if not isinstance(prompt, str):
             return prompt
         ids = llama.tokenize(prompt, special=self.special)
-        first = llama.tokenizer.bos_id
-        return ids if not llama.tokenizer.add_bos or ids[:1] == [first] else [first, *ids]
+        first = llama.tokenizer.bos_id if llama.tokenizer.add_bos else None
+        return ids if first is None or ids[:1] == [first] else [first, *ids]
 
     def echoed(self, llama: Llama, choice: int) -> str:
         """The text with which a choice begins."""

@@ -132,7 +132,7 @@ class Door:
             gone.set()
 
         watcher = asyncio.create_task(watch())
-        handler = asyncio.create_task(self._app(scope, hand_over, answer))
+        handler = asyncio.ensure_future(self._app(scope, hand_over, answer))
         try:
             await asyncio.wait((watcher, handler), return_when=asyncio.FIRST_COMPLETED)
             if not handler.done() and answer.complete:

@@ -56,7 +56,7 @@ def parse(body: object) -> EmbeddingRequest:
 
 
 def _inputs(value: object) -> list[str | list[int]]:
-    inputs = value if isinstance(value, list) else [value]
+    inputs: list[Any] = value if isinstance(value, list) else [value]
     if inputs and all(type(id) is int for id in inputs):
         inputs = [inputs]
     well_formed = all(

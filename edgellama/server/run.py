@@ -23,42 +23,49 @@ from .transport import KEEP_ALIVE_SECONDS, MAX_HEAD_BYTES, GuardedProtocol
 GRACE_SECONDS = 10  # in which answers may end when the server is told to
 
 
-def serve(settings: Settings, ready: Callable[[str], None]) -> bool:
-    """Serve until SIGTERM or Ctrl-C; returns whether it was the latter.
+class Server:
+    """A server that has its port and its first model, and serves while `run` runs.
 
-    The port is taken and the first model opened before `ready` is told the server's address.
     Raises what opening the model raises, and ResourceError if the port cannot be had.
     """
-    with _bind(settings.host, settings.port) as listener:
-        first = next(iter(settings.models))
 
-        def open_model(name: str) -> Llama:
-            return Llama(settings.models[name], **settings.llama)
-
-        opened = open_model(first)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._listener = _bind(settings.host, settings.port)
+        self.address = _address(settings.host, self._listener.getsockname()[1])
+        self._uvicorn: _Uvicorn | None = None
         try:
-            return asyncio.run(_serve(settings, listener, open_model, first, opened, ready))
+            self._first = self._open(next(iter(settings.models)))
+        except BaseException:
+            self._listener.close()
+            raise
+
+    def run(self, ready: Callable[[], None] = lambda: None) -> bool:
+        """Serve until `stop`, SIGTERM or Ctrl-C; returns whether it was the latter.
+
+        ready: called as soon as connections are taken. Answers get GRACE_SECONDS to end.
+        """
+        try:
+            return asyncio.run(self._run(ready))
         finally:
-            opened.close()
+            self._first.close()
+            self._listener.close()
 
+    def stop(self) -> None:
+        """End `run`, which another thread is in."""
+        if self._uvicorn is not None:
+            self._uvicorn.should_exit = True
 
-async def _serve(
-    settings: Settings,
-    listener: socket.socket,
-    open_model: Callable[[str], Llama],
-    first: str,
-    opened: Llama,
-    ready: Callable[[str], None],
-) -> bool:
-    loaded = LoadedModels(
-        tuple(settings.models),
-        open_model,
-        max_loaded=settings.max_loaded,
-        idle_unload_s=settings.idle_unload_s,
-    )
-    loaded.put(first, opened)
-    server = _Server(
-        uvicorn.Config(
+    async def _run(self, ready: Callable[[], None]) -> bool:
+        settings = self._settings
+        loaded = LoadedModels(
+            tuple(settings.models),
+            self._open,
+            max_loaded=settings.max_loaded,
+            idle_unload_s=settings.idle_unload_s,
+        )
+        loaded.put(loaded.names[0], self._first)
+        config = uvicorn.Config(
             create_app(settings, loaded),
             http=GuardedProtocol,
             ws="none",
@@ -72,22 +79,27 @@ async def _serve(
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
-    )
-    server.on_start = lambda: ready(_address(settings.host, listener.getsockname()[1]))
-    await server.serve(sockets=[listener])
-    return server.interrupted
+        self._uvicorn = _Uvicorn(config, ready)
+        await self._uvicorn.serve(sockets=[self._listener])
+        return self._uvicorn.interrupted
+
+    def _open(self, name: str) -> Llama:
+        return Llama(self._settings.models[name], **self._settings.llama)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's, but SIGTERM is an orderly end, and one is told when it listens."""
+class _Uvicorn(uvicorn.Server):
+    """uvicorn's server, but SIGTERM is an orderly end, and one is told when it listens."""
 
     interrupted = False
-    on_start: Callable[[], None]
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self.on_start()
+            self._ready()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -64,8 +64,8 @@ def _finite(text: str) -> float:
     return number
 
 
-def _check_depth(value: object) -> None:
-    level = [value]
+def _check_depth(value: Any) -> None:
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(MAX_DEPTH + 1):
         level = [inner for outer in level for inner in _containers(outer)]
         if not level:
@@ -73,10 +73,9 @@ def _check_depth(value: object) -> None:
     raise _too_deep()
 
 
-def _containers(value: object) -> Iterator[object]:
+def _containers(value: Any) -> Iterator[Any]:
     members = value.values() if isinstance(value, dict) else value
-    if isinstance(value, dict | list):
-        yield from (member for member in members if isinstance(member, dict | list))
+    return (member for member in members if isinstance(member, dict | list))
 
 
 def _too_deep() -> InvalidRequest:

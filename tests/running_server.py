@@ -1,0 +1,79 @@
+"""A server on a free port, in a thread of the test's own process, and ways to ask it."""
+
+import json
+import socket
+import threading
+import time
+from typing import Any
+
+import openai
+
+from edgellama.server.run import Server
+from edgellama.server.settings import Settings
+
+
+class Running:
+    """A server that serves, with what tests ask of it most."""
+
+    def __init__(self, **settings: Any) -> None:
+        settings.setdefault("models", {"tiny": None})
+        llama = {"n_ctx": 1024, "n_parallel": 4} | settings.pop("llama", {})
+        self._server = Server(Settings(port=0, llama=llama, **settings))
+        self.address = self._server.address
+        self.port = int(self.address.rsplit(":", 1)[1])
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._server.run, args=(ready.set,))
+        self._thread.start()
+        assert ready.wait(10)
+
+    def stop(self) -> None:
+        self._server.stop()
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def client(self, key: str = "none", **options: Any) -> openai.OpenAI:
+        options = {"max_retries": 0, "timeout": 30} | options
+        return openai.OpenAI(base_url=f"{self.address}/v1", api_key=key, **options)
+
+    def send(self, data: bytes) -> socket.socket:
+        """A raw connection on which `data` was sent."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        connection.sendall(data)
+        return connection
+
+    def ask(self, data: bytes) -> tuple[int, dict[str, Any]]:
+        """(status, JSON) of the answer to raw bytes; the connection must be closed behind it."""
+        with self.send(data) as connection:
+            answer = b""
+            while more := connection.recv(65536):
+                answer += more
+        head, _, body = answer.partition(b"\r\n\r\n")
+        return int(head.split()[1]), json.loads(body)
+
+    def post(self, path: str, body: object, **headers: str) -> tuple[int, dict[str, Any]]:
+        """(status, JSON) of a POST; `body` is sent as JSON unless it is bytes."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.ask(request("POST", path, data, **headers))
+
+    def metric(self, name: str) -> float:
+        with self.send(request("GET", "/metrics")) as connection:
+            text = connection.makefile("rb").read().decode()
+        lines = [line for line in text.splitlines() if line.startswith(f"edgellama_{name}")]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    def wait_until_idle(self, seconds: float = 1.0) -> None:
+        """Fails unless nothing runs or waits within `seconds`."""
+        end = time.monotonic() + seconds
+        while self.metric("requests_active") + self.metric("requests_queued"):
+            assert time.monotonic() < end, "a request still runs"
+            time.sleep(0.02)
+
+
+def request(method: str, path: str, body: bytes = b"", **headers: str | None) -> bytes:
+    """A request in bytes; keywords replace headers, None leaves one out."""
+    shown: dict[str, str | None] = {"host": "localhost", "connection": "close"}
+    if body:
+        shown |= {"content-type": "application/json", "content-length": str(len(body))}
+    shown |= {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"{name}: {value}" for name, value in shown.items() if value is not None]
+    return "\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""]).encode() + body
