@@ -128,7 +128,9 @@ class Llama:
             stack.callback(machine.close)
             store_key = ""
             if prefix_store is not None and isinstance(machine, BlockBackend):
-                store_key = key_of(file, machine.kv_type, machine.arithmetic)
+                # A deterministic prompt is not computed as AMX would.
+                arithmetic = "f32" if deterministic else machine.arithmetic
+                store_key = key_of(file, machine.kv_type, arithmetic)
             drafter = None if draft is None else self._load_draft(stack, draft, n_threads, progress)
             self._engine = Engine(
                 machine,
@@ -282,6 +284,7 @@ class Llama:
         *,
         tools: Tools = (),
         tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         max_tokens: int | None = None,
         stop: str | Sequence[str] = (),
         top_logprobs: int = 0,
@@ -293,12 +296,14 @@ class Llama:
 
         Messages and tools have the shapes of OpenAI's API: {"role": "user", "content": text}, and
         {"type": "function", "function": {"name": ..., "parameters": JSON schema}}. Calls of tools
-        are not in the text. Other arguments as for `generate`.
+        are not in the text. parallel_tool_calls=False: calls that are enforced, by tool_choice or a
+        strict tool, are one at most. Other arguments as for `generate`.
         """
         generation = self.stream_chat(
             messages,
             tools=tools,
             tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
             max_tokens=max_tokens,
             stop=stop,
             top_logprobs=top_logprobs,
@@ -321,6 +326,7 @@ class Llama:
         *,
         tools: Tools = (),
         tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         max_tokens: int | None = None,
         stop: str | Sequence[str] = (),
         top_logprobs: int = 0,
@@ -339,7 +345,7 @@ class Llama:
         if _check_policy(context_policy) == "truncate-oldest":
             messages = self._newest(messages, shown, max_tokens, report)
         prompt = self._chat_prompt(messages, shown)
-        calls = tool_grammar(tools, tool_choice, chat_format)
+        calls = tool_grammar(tools, tool_choice, chat_format, parallel_tool_calls)
         if calls is not None and grammar is not None:
             raise InvalidRequest("tools whose calls are enforced leave no room for a grammar")
         shift_keep = None
