@@ -14,8 +14,7 @@ export class Gauge {
 
   /** Counts a conversation and a message that is being written, once the writer pauses. */
   measure(conversation, model, draft) {
-    clearTimeout(this.#timer);
-    this.#asked?.abort();
+    this.rest();
     this.#asked = new AbortController();
     const { signal } = this.#asked;
     this.#timer = setTimeout(async () => {
@@ -28,6 +27,12 @@ export class Gauge {
     }, PAUSE);
   }
 
+  /** Forgets what was to be counted. */
+  rest() {
+    clearTimeout(this.#timer);
+    this.#asked?.abort();
+  }
+
   /** Tokens of a conversation, and of its `draft` {text, files} if there is one. */
   async count({ draft, ...conversation }, model, signal) {
     const messages = [...conversation.messages];
@@ -36,7 +41,7 @@ export class Gauge {
     }
     const sent = asRequest({ ...conversation, messages });
     if (sent.length === 0) return 0;
-    return server.countMessages(model.id, sent, signal);
+    return server.countTokens(model.id, sent, signal);
   }
 
   /** perSecond: of the answer that is being written, or null. */

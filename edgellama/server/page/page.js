@@ -13,9 +13,12 @@ import { explain, farTooLong, tooLong } from "./words.js";
 
 const SAVE_EVERY = 1000; // milliseconds, of an answer that is being written
 const MAX_BYTES_PER_TOKEN = 32; // a text with more than this many to a token of context never fits
+const MIN_SPEED_TIME = 300; // milliseconds before a speed is shown
 
 let models = [];
 let current = newConversation();
+let address = ""; // what the page's address named when `current` was opened: "" is a new one
+let lettersPerToken = 4; // of the last answer; what streams does not say how many tokens it is
 const underWay = new Map(); // conversation id -> {message, abort}
 const drafts = new Map(); // conversation id -> what is in its message field
 const troubles = new Map(); // conversation id -> what went wrong last
@@ -31,9 +34,9 @@ const composer = new Composer({ send, editLast, refuse, changed: measure });
 /** Opens the conversation that the address names; an unknown name, or none, begins a new one. */
 function openNamed() {
   const id = location.hash.slice(1);
-  const shown = store.get(current.id) ? current.id : "";
-  if (id === shown) return;
-  drafts.set(shown, { text: composer.text, files: composer.files });
+  if (id === address) return;
+  drafts.set(address, { text: composer.text, files: composer.files });
+  address = id;
   current = store.get(id) ?? newConversation(current.model);
   show();
   composer.put(drafts.get(id));
@@ -130,7 +133,8 @@ async function answer(conversation) {
   troubles.delete(conversation.id);
   save(conversation);
   if (conversation === current) {
-    history.replaceState(null, "", `#${conversation.id}`);
+    address = conversation.id;
+    history.replaceState(null, "", `#${address}`);
     show();
     transcript.follow();
     announce("Answering");
@@ -160,7 +164,11 @@ async function answer(conversation) {
 async function read(conversation, { message, abort }, request, n_ctx) {
   let saved = Date.now();
   let begun = 0;
-  let pieces = 0; // of text; nearly always one a token
+  let before = gauge.tokens; // until it is known what they are with this message
+  server
+    .countTokens(request.model, request.messages, abort.signal)
+    .then((tokens) => (before = tokens))
+    .catch(() => {}); // then the answer itself says what is wrong
   for await (const chunk of server.stream(request, abort.signal)) {
     const [choice] = chunk.choices;
     message.stats = chunk.timings ?? message.stats;
@@ -170,17 +178,19 @@ async function read(conversation, { message, abort }, request, n_ctx) {
     if (!text) continue;
     begun ||= performance.now();
     message.content += text;
-    pieces += 1;
     if (conversation === current) {
-      const elapsed = (performance.now() - begun) / 1000;
+      const tokens = Math.round(message.content.length / lettersPerToken);
+      const elapsed = performance.now() - begun;
       transcript.grow(message);
-      gauge.show(gauge.tokens + 1, n_ctx, elapsed > 0.3 ? pieces / elapsed : null);
+      gauge.show(before + tokens, n_ctx, elapsed > MIN_SPEED_TIME ? (1000 * tokens) / elapsed : null);
     }
     if (Date.now() - saved > SAVE_EVERY) {
       saved = Date.now();
       save(conversation); // whoever reloads the page now keeps what was said
     }
   }
+  lettersPerToken = message.content.length / message.stats.predicted_n || lettersPerToken;
+  if (n_ctx === null) await loadModels(); // it is loaded by now, and says its size
 }
 
 function remove(list, value) {
@@ -251,7 +261,8 @@ function chosenModel(conversation = current) {
 
 function measure() {
   const model = chosenModel();
-  if (model) gauge.measure(current, model, { text: composer.text, files: composer.files });
+  if (!model || underWay.has(current.id)) gauge.rest();
+  else gauge.measure(current, model, { text: composer.text, files: composer.files });
 }
 
 /** Why a file cannot go with the message, or null. */
@@ -382,7 +393,8 @@ server.onKeyNeeded((wasWrong) =>
 );
 
 addEventListener("hashchange", openNamed);
-current = store.get(location.hash.slice(1)) ?? current;
+address = location.hash.slice(1);
+current = store.get(address) ?? current;
 show();
 if (!store.kept) composer.note("This browser keeps no data here: conversations end with the tab.");
 transcript.follow();

@@ -20,25 +20,16 @@ export function onKeyNeeded(ask) {
   askForKey = ask;
 }
 
-/** The models that can be chosen: [{id, n_ctx}], n_ctx null where the server does not say. */
+/** The models that can be chosen: [{id, n_ctx}], n_ctx null of one that is not loaded yet. */
 export async function models() {
   const { data } = await (await request("v1/models")).json();
-  return data.map((model) => ({ id: model.id, n_ctx: model.n_ctx ?? model.meta?.n_ctx ?? null }));
-}
-
-/** How many tokens a text has. */
-export async function countText(model, text) {
-  const response = await request("tokenize", { body: { model, content: text } });
-  return (await response.json()).tokens.length;
+  return data.map(({ id, meta }) => ({ id, n_ctx: meta?.n_ctx ?? null }));
 }
 
 /** How many tokens a conversation has, as the model reads it up to where it answers. */
-export async function countMessages(model, messages, signal) {
-  const written = await request("apply-template", { body: { model, messages }, signal });
-  const { prompt } = await written.json();
-  const body = { model, content: prompt, parse_special: true };
-  const response = await request("tokenize", { body, signal });
-  return (await response.json()).tokens.length;
+export async function countTokens(model, messages, signal) {
+  const response = await request("apply-template", { body: { model, messages }, signal });
+  return (await response.json()).n_tokens;
 }
 
 /** The chunks of a streamed chat completion; aborting `signal` ends them with an AbortError. */

@@ -11,12 +11,12 @@ export function about(value) {
 }
 
 /** An answer's figures as the server measured them: tokens, speed, the wait for the first. */
-export function figures({ predicted_n, predicted_per_second, first_token_s }) {
-  const parts = [];
-  if (predicted_n != null) parts.push(`${number(predicted_n)} tokens`);
-  if (predicted_per_second) parts.push(speed(predicted_per_second));
-  if (first_token_s != null) parts.push(`first after ${seconds(first_token_s)}`);
-  return parts.join(" · ");
+export function figures({ predicted_n, predicted_per_second, first_token_ms }) {
+  return [
+    `${number(predicted_n)} tokens`,
+    speed(predicted_per_second),
+    `first after ${seconds(first_token_ms / 1000)}`,
+  ].join(" · ");
 }
 
 export function speed(perSecond) {
