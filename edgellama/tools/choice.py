@@ -86,29 +86,46 @@ def _grammar(tools: Sequence[Tool], *, several: bool, or_text: bool = False) -> 
     rules.append('calls: call ("; " call)*' if several else "calls: call")
     rules.append("call: " + " | ".join(f"call_{i}" for i in range(len(tools))))
     for i, tool in enumerate(tools):
-        if or_text and not tool.strict:
-            schema: Mapping[str, Any] = {"type": "object"}
-        else:
-            schema = tool.parameters
-            try:
-                Grammar.json_schema(dict(schema))
-            except InvalidRequest as error:
-                raise InvalidRequest(f"tool {tool.name}: parameters: {error}") from None
+        free = or_text and not tool.strict
+        schema: Mapping[str, Any] = {"type": "object"} if free else tool.parameters
         opening = json.dumps(f'{{"name": "{tool.name}", "parameters": ')
         rules.append(f'call_{i}: {opening} arguments_{i} "}}"')
         rules.append(f"arguments_{i}: %json {json.dumps(schema)}")
     if or_text:
-        rules.append(_text_without_calls_of([tool.name for tool in tools if tool.strict]))
-    return Grammar.lark("\n".join(rules))
+        rules.append(_text_beside_calls(tools))
+    try:
+        return Grammar.lark("\n".join(rules))
+    except InvalidRequest:
+        for tool in tools:
+            _check_enforceable(tool)
+        raise
 
 
-def _text_without_calls_of(names: Sequence[str]) -> str:
-    """The rule of any text in which no call of these functions would be found."""
-    name = "(" + "|".join(re.escape(name) for name in names) + ")"
+def _check_enforceable(tool: Tool) -> None:
+    from edgellama.grammar import Grammar
+
+    try:
+        Grammar.json_schema(dict(tool.parameters))
+    except InvalidRequest as error:
+        raise InvalidRequest(f"tool {tool.name}: parameters: {error}") from None
+
+
+def _text_beside_calls(tools: Sequence[Tool]) -> str:
+    """The rule of any text in which no call of a strict tool would be found.
+
+    Nor does it begin as a call of any tool: what follows must decide between the two at once.
+    """
+    strict = _any_name([tool for tool in tools if tool.strict])
+    space = r"[ \t\r\n]*"
     calls = (
-        rf'"(name|function)"\s*:\s*"{name}"',
-        rf"<function={name}>",
-        rf"[\[,]\s*{name}\(",
-        rf"{name}\.call\(",
+        rf'"(name|function)"{space}:{space}"{strict}"',
+        rf"<function={strict}>",
+        rf"[\[,]{space}{strict}\(",
+        rf"{strict}\.call\(",
     )
-    return "TEXT: /(?s:.*)/" + "".join(rf" & ~/(?s:.*){call}(?s:.*)/" for call in calls)
+    begins = rf'/\{{"name": "{_any_name(tools)}"(?s:.*)/'
+    return f"TEXT: /(?s:.*)/ & ~{begins} & ~/(?s:.*)({'|'.join(calls)})(?s:.*)/"
+
+
+def _any_name(tools: Sequence[Tool]) -> str:
+    return "(" + "|".join(re.escape(tool.name) for tool in tools) + ")"
