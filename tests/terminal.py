@@ -16,7 +16,7 @@ _BEGIN = (
     "import fcntl, runpy, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
     " runpy.run_module('edgellama', run_name='__main__')"
 )
-_FIGURES = re.compile(r"[\d,]+ / [\d,]+ tokens")  # below the line at which one types
+_FIGURES = re.compile(r"[\d,]+ / [\d,]+")  # below the line at which one types
 _PROMPT_BEGINS = "\x1b[?2004h"  # pasted text is to be marked as such
 
 

@@ -169,12 +169,10 @@ class Conversation:
     def _report(self, generation: Generation, *, cut: bool) -> None:
         """Say what an answer lacks, and what it cost where that is asked for."""
         dropped = generation.context
+        if dropped.dropped_messages:
+            note(f"to make room, the oldest {dropped.dropped_messages:,} messages were left out")
         if dropped.dropped_tokens:
-            whole = f" ({dropped.dropped_messages:,} messages)" if dropped.dropped_messages else ""
-            note(
-                f"to make room, {dropped.dropped_tokens:,} of the oldest tokens{whole} were left"
-                " out of what the model sees"
-            )
+            note(f"to make room, {dropped.dropped_tokens:,} of the oldest tokens were forgotten")
         if cut:
             note(
                 f"the answer is cut: the context of {self.llm.n_ctx:,} tokens is full; /clear"
