@@ -4,7 +4,8 @@
 
 That needs llama-cpp-python (written with 0.3.36), which neither the tests nor CI have. A case is
 parameters beside OFF, logits by name, and a text whose ids were seen; its result, the ids that are
-kept and the logits that changed. Random choices are left out, except that mirostat learns from those recorded.
+kept and the logits that changed. Random choices are left out, except that mirostat learns from
+those that were made.
 """
 
 import ctypes
@@ -70,6 +71,11 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         STORY,
     ),
     ({"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}, "words", STORY),
+    (
+        {"temperature": 0.7, "top_k": 20, "top_p": 0.95, "typical_p": 0.95, "xtc_probability": 1.0},
+        "mixed",
+        "",
+    ),
     (
         {
             "temperature": 1.3,

@@ -4,8 +4,16 @@
         --penalties--> dry --> top_n_sigma --> top_k --> typ_p --> top_p --> min_p --> xtc
         --> temperature --> one id
 
-Each link of the chain is a pure function of candidates; order, names and defaults are llama.cpp's.
-At temperature 0 the largest logit wins, the lowest id among equals.
+Each link of the chain is a pure function of candidates. Names, defaults, order and results are
+llama.cpp's, as the tests hold them to its own samplers, but for these:
+
+    temperature 0   the largest logit wins, the lowest id among equals, whatever typ_p, xtc or dynamic
+                    temperature would do to it
+    mirostat        leaves the penalties in place; version 2 only
+    random numbers  one for a token, xtc's included, from PCG64
+    DRY's breakers  are found wherever tokens end, as they are looked for in the text
+    odd numbers     are refused, where llama.cpp turns a link off (dry_base below 1) or keeps all
+                    (top_k below 0)
 """
 
 from .candidates import Candidates, softmax_weights

@@ -58,10 +58,10 @@ def nothing_left() -> InvalidRequest:
     )
 
 
-def softmax_weights(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """exp(logits - max): (n,) float32, 1 for the likeliest. Sum them in float64."""
+def softmax_weights(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """exp(logits - max): (n,), 1 for the likeliest; exp in float32, to be summed in float64."""
     weights: NDArray[np.float32] = np.exp(logits - largest(logits))
-    return weights
+    return weights.astype(np.float64)
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

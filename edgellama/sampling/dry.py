@@ -18,7 +18,7 @@ from .candidates import Candidates
 
 LONGEST = 256  # tokens: longer repeats count as this long, which bounds the search
 _MOST_EXPONENT = 88.7  # natural: e to this is about what float32 holds
-_MOST_PENALTY = 1e30  # as good as forbidden, and finite
+_MOST_PENALTY = 1e6  # as good as forbidden
 
 
 def dry(
@@ -50,13 +50,13 @@ def find_repeats(seen: NDArray[np.int64], shortest: int) -> dict[int, int]:
     backwards = seen[::-1]
     repeats: dict[int, int] = {}
     places = np.arange(1, len(seen))  # where an earlier copy may end, counted from the end
-    for n in range(LONGEST):
-        places = places[places + n < len(seen)]
+    n = 0
+    while places.size and n < LONGEST:
         places = places[backwards[places + n] == backwards[n]]
-        if not places.size:
-            break
-        if n + 1 >= shortest:
-            repeats.update(dict.fromkeys(backwards[places - 1].tolist(), n + 1))
+        n += 1
+        if n >= shortest:
+            repeats.update(dict.fromkeys(backwards[places - 1].tolist(), n))
+        places = places[places + n < len(seen)]
     return repeats
 
 

@@ -1,7 +1,6 @@
 """Links that drop candidates: top_k, top_p, min_p, typical, top_n_sigma, xtc.
 
-Each keeps one candidate at least. What its neutral parameter says of the definition follows
-llama.cpp, except that probabilities are summed in float64.
+Each keeps one candidate at least. The definitions are llama.cpp's, with sums in float64.
 """
 
 import math
@@ -54,11 +53,11 @@ def top_p(candidates: Candidates, p: float) -> Candidates:
         return candidates
     n = len(candidates.ids)
     weights = softmax_weights(candidates.logits)
-    target = p * weights.sum(dtype=np.float64)
+    target = p * weights.sum()
     size = min(_HEAD, n)
     while True:
         places = _places_of_largest(candidates.logits, size)
-        mass = weights[places].cumsum(dtype=np.float64)
+        mass = weights[places].cumsum()
         if mass[-1] >= target or size == n:
             return candidates.at(places[: int(mass.searchsorted(target)) + 1])
         size = min(8 * size, n)
@@ -106,7 +105,7 @@ def xtc(candidates: Candidates, threshold: float) -> Candidates:
     (https://github.com/oobabooga/text-generation-webui/pull/6335).
     """
     weights = softmax_weights(candidates.logits)
-    top = weights >= threshold * weights.sum(dtype=np.float64)
+    top = weights >= threshold * weights.sum()
     places = top.nonzero()[0]
     if len(places) < 2:
         return candidates

@@ -122,7 +122,7 @@ class Sampler:
             chance = chance / p if chance < p else (chance - p) / (1 - p)
         for step in self._steps:
             candidates = step(candidates)
-        mass = softmax_weights(candidates.logits).cumsum(dtype=np.float64)
+        mass = softmax_weights(candidates.logits).cumsum()
         place = int(mass.searchsorted(chance * mass[-1], side="right"))
         place = min(place, len(mass) - 1)
         if self._steers:

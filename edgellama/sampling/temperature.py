@@ -6,7 +6,7 @@ import numpy as np
 
 from .candidates import Candidates, largest, log_softmax
 
-_COLDEST = 1e-30  # below it only the best is left, and float32 must not overflow
+_COLDEST = 1e-8  # less would not be greedier, but overflow float32
 
 
 def scale(candidates: Candidates, temperature: float) -> Candidates:
