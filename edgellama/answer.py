@@ -1,7 +1,7 @@
 """What comes out of a request: tokens one by one, the whole answer, and what it cost."""
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from .tools import ToolCall
@@ -69,3 +69,11 @@ class Answer:
     timings: Timings
     context: ContextReport = field(default_factory=ContextReport)
     tool_calls: "tuple[ToolCall, ...]" = ()
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """It as a message, to go on with the conversation."""
+        if not self.tool_calls:
+            return {"role": "assistant", "content": self.text}
+        calls = [call.as_openai() for call in self.tool_calls]
+        return {"role": "assistant", "content": self.text or None, "tool_calls": calls}
