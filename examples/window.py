@@ -1,7 +1,4 @@
-"""A window that moves while the model writes: `python examples/window.py [MODEL.gguf]`.
-
-Tk looks in from a timer; the engine computes in threads of its own.
-"""
+"""A window that moves while the model writes: `python examples/window.py [MODEL.gguf]`."""
 
 import queue
 import sys
@@ -35,6 +32,7 @@ entry.insert(0, "Tell me a story about a dog.")
 entry.bind("<Return>", lambda _: threading.Thread(target=answer, args=(entry.get(),)).start())
 text.pack(fill="both", expand=True)
 entry.pack(fill="x")
+entry.focus()
 with Llama(model) as llm:
     look_in()
     window.mainloop()

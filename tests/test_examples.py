@@ -59,9 +59,10 @@ def test_an_example_runs(example: Path, tmp_path: Path) -> None:
 TRY_WINDOW = """
 import runpy, sys, time, tkinter
 
-def try_it(window, n=0):
+def try_it(window):
     entry = next(w for w in window.winfo_children() if w.winfo_class() == "Entry")
     text = next(w for w in window.winfo_children() if w.winfo_class() == "Text")
+    entry.focus_force()  # no window manager gives it
     window.update()
     entry.event_generate("<Return>")
     n_updates, end = 0, time.monotonic() + 30
