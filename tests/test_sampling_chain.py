@@ -7,9 +7,11 @@ import pytest
 from edgellama import InvalidRequest
 from edgellama.sampling import (
     SAMPLERS,
+    Candidates,
     Sampler,
     SamplingParams,
     log_probability,
+    top_k,
     top_logprobs,
 )
 
@@ -94,7 +96,7 @@ def test_mirostat_takes_the_place_of_the_filters() -> None:
 
 @pytest.mark.parametrize("tau", [3.0, 6.0])
 def test_mirostat_steers_the_surprise_of_a_long_text_to_its_aim(tau: float) -> None:
-    logits = random_logits(1, 2000) / 2  # 9.4 bits a token, left to itself
+    logits = random_logits(1, 2000) / 2  # 9.2 bits a token, left to itself
     weights = np.exp(logits.astype(np.float64))
     surprise = -np.log2(weights / weights.sum())
     sampler = Sampler(SamplingParams(mirostat=2, mirostat_tau=tau, temperature=1.0, seed=1))
@@ -191,17 +193,23 @@ def test_a_function_that_returns_no_logits_is_told_so(result: object, words: str
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("top_k", [0, 3])
-def test_forbidden_banned_and_masked_tokens_are_never_chosen(
-    temperature: float, top_k: int
-) -> None:
+@pytest.mark.parametrize("k", [0, 3])
+def test_forbidden_banned_and_masked_tokens_are_never_chosen(temperature: float, k: int) -> None:
     logits = random_logits(2, 12)
     params = SamplingParams(
-        temperature=temperature, top_k=top_k, seed=1, logit_bias={3: False, 5: -np.inf}
+        temperature=temperature, top_k=k, seed=1, logit_bias={3: False, 5: -np.inf}
     )
     sampler = Sampler(params, constraint=Odd())
     for _ in range(50):
         assert sampler(logits, {1, 7}) in (9, 11)
+
+
+@pytest.mark.parametrize("allowed", [[70_000], [5, 6, 7, 99_999]])
+def test_of_a_large_vocabulary_a_grammar_may_leave_less_than_top_k(allowed: list[int]) -> None:
+    logits = np.full(100_000, -np.inf, np.float32)
+    logits[allowed] = 1.0
+    kept = top_k(Candidates(np.arange(100_000), logits), 40)
+    assert kept.ids.tolist() == allowed
 
 
 def test_a_bias_is_added_before_anything_else_and_the_logits_stay_as_they_were() -> None:

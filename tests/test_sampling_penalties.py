@@ -2,15 +2,21 @@
 
 from array import array
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgellama.sampling import Candidates, penalize
+from edgellama.gguf import GGUFFile
+from edgellama.sampling import Candidates, SamplingParams, penalize
 from edgellama.sampling.dry import LONGEST, Breakers, dry, find_repeats
+from edgellama.sampling.memory import Memory
 from edgellama.sampling.penalties import Window
+from edgellama.tokenizer import load_tokenizer
+
+TINY = Path(__file__).parents[1] / "edgellama" / "models" / "tiny.gguf"
 
 IDS = st.lists(st.integers(0, 3), max_size=30)
 COMMON = settings(max_examples=100, deadline=None, derandomize=True)
@@ -108,3 +114,15 @@ def test_a_breaker_is_found_wherever_tokens_end(
 ) -> None:
     breakers = Breakers(texts, PIECES.__getitem__)
     assert breakers.tokens_since(seen) == expected
+
+
+def test_a_breaker_that_begins_before_a_repeat_cuts_it() -> None:
+    tokenizer = load_tokenizer(GGUFFile(TINY).metadata)
+    begin = "One day, the cat sat. One night, the"
+    seen = tokenizer.encode(begin + " cat sat")
+    longest = {}
+    for breaker in ("zebra", "night, the"):
+        params = SamplingParams(dry_multiplier=1, dry_sequence_breakers=[breaker])
+        longest[breaker] = max(Memory(params, seen, tokenizer).repeats().values())
+    behind = len(seen) - len(tokenizer.encode(begin))
+    assert longest["zebra"] > longest["night, the"] == behind

@@ -7,8 +7,8 @@
 Each link of the chain is a pure function of candidates. Names, defaults, order and results are
 llama.cpp's, as the tests hold them to its own samplers, but for these:
 
-    temperature 0   the largest logit wins, the lowest id among equals, whatever typ_p, xtc or dynamic
-                    temperature would do to it
+    temperature 0   the largest logit wins, the lowest id among equals, whatever typ_p, xtc or
+                    dynamic temperature would do to it
     mirostat        leaves the penalties in place; version 2 only
     random numbers  one for a token, xtc's included, from PCG64
     DRY's breakers  are found wherever tokens end, as they are looked for in the text

@@ -44,10 +44,10 @@ def drop_excluded(candidates: Candidates) -> Candidates:
     """The candidates without those of logit -inf. Raises InvalidRequest if none is left."""
     allowed = candidates.logits > -np.inf
     n_allowed = np.count_nonzero(allowed)
-    if n_allowed == len(allowed):
-        return candidates
     if n_allowed == 0:
         raise nothing_left()
+    if n_allowed == len(allowed):
+        return candidates
     return candidates.at(allowed)
 
 

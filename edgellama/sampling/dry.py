@@ -67,7 +67,7 @@ class Breakers:
         """piece: the bytes of an id."""
         self._texts = [text.encode() for text in texts]
         self._piece = piece
-        self._longest = max(map(len, self._texts), default=0)
+        self.longest = max(map(len, self._texts), default=0)  # in bytes
 
     def inside(self, id: int) -> bool:
         """Whether the token by itself holds a breaker."""
@@ -87,5 +87,5 @@ class Breakers:
                     n_bytes -= len(self._piece(seen[len(seen) - n]))
                     n -= 1
                 return n
-            after = text[: self._longest - 1]
+            after = text[: self.longest - 1]
         return len(seen)

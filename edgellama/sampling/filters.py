@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from .candidates import Candidates, largest, log_softmax, softmax_weights
 
 _BLOCK = 64  # neighbouring logits of which the largest is looked at first
+_LOWEST = np.finfo(np.float32).min
 _HEAD = 1024  # top_p looks at this many of the largest first: a long tail is rarely worth sorting
 
 
 def top_k(candidates: Candidates, k: int) -> Candidates:
     """The k largest logits in falling order, the lower id first among equals; k = 0 keeps all.
 
-    Equals keep their order, so the ids must rise where that matters.
+    Equals keep their order, so the ids must rise where that matters. Of more than k candidates it
+    keeps none of logit -inf.
     """
     if k == 0 or k > len(candidates.ids):
         return candidates
@@ -25,10 +27,13 @@ def top_k(candidates: Candidates, k: int) -> Candidates:
 
 
 def _places_of_largest(logits: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Places of the k largest in falling order, the earlier first among equals."""
+    """Places of the k largest in falling order, the earlier first among equals.
+
+    Fewer where most logits are -inf, as a grammar leaves them: they are not worth sorting.
+    """
     if k >= len(logits):
         return (-logits).argsort(kind="stable")
-    places = (logits >= _no_more_than_kth(logits, k)).nonzero()[0]
+    places = (logits >= max(_no_more_than_kth(logits, k), _LOWEST)).nonzero()[0]
     order: NDArray[np.int64] = places[(-logits[places]).argsort(kind="stable")[:k]]
     return order
 

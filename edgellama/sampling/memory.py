@@ -22,6 +22,7 @@ class Memory:
     ) -> None:
         """Raises InvalidRequest if DRY has breakers and no tokenizer that could find them."""
         self.seen = array("q", prompt)
+        self._n_prompt = len(prompt)
         self.recent = Window(self.seen, params.repeat_last_n)
         self.mirostat = Mirostat(params.mirostat_tau, params.mirostat_eta)
         self.excludes_top = False  # whether xtc has its way with the next token
@@ -38,6 +39,7 @@ class Memory:
         self.recent.grow()
 
     def undo(self, n: int) -> None:
+        assert n <= len(self.seen) - self._n_prompt, "more is undone than was chosen"
         for _ in range(n):
             self.recent.shrink()
             self.seen.pop()
@@ -52,7 +54,9 @@ class Memory:
         repeats = find_repeats(recent, self._dry_shortest)
         if not repeats or self._breakers is None:
             return repeats
-        limit = self._breakers.tokens_since(recent[-max(repeats.values()) :].tolist())
+        # A breaker that begins before the longest repeat may end inside it.
+        n_enough = max(repeats.values()) + self._breakers.longest
+        limit = self._breakers.tokens_since(recent[-n_enough:].tolist())
         if limit < self._dry_shortest:
             return {}
         return {

@@ -31,4 +31,4 @@ class Mirostat:
 
     def undo(self, n: int) -> None:
         """Forget the last n choices."""
-        del self._mus[len(self._mus) - n :]
+        del self._mus[max(1, len(self._mus) - n) :]

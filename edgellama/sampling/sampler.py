@@ -120,11 +120,11 @@ class Sampler:
             p = params.xtc_probability
             memory.excludes_top = chance < p
             chance = chance / p if chance < p else (chance - p) / (1 - p)
+        chance = min(chance, 1 - 2**-52)  # its share of the mass is then less than all of it
         for step in self._steps:
             candidates = step(candidates)
         mass = softmax_weights(candidates.logits).cumsum()
         place = int(mass.searchsorted(chance * mass[-1], side="right"))
-        place = min(place, len(mass) - 1)
         if self._steers:
             before = mass[place - 1] if place else 0.0
             memory.mirostat.learn(float((mass[place] - before) / mass[-1]))
