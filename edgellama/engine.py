@@ -58,6 +58,9 @@ class EngineStatus:
     draft_accepted_total: int = 0
     steps_total: int = 0
     rows_total: int = 0
+    # Of the prefix store, all its models together: blocks of 64 tokens that it had, and had not.
+    store_hits: int = 0
+    store_misses: int = 0
 
 
 class Engine:
@@ -81,6 +84,7 @@ class Engine:
         self._tokenizer = tokenizer
         self._slots = Slots(backend, store, store_key)
         self._queue_limit = queue_limit
+        self._store = store
         self._drafter = drafter
         self._most_rows = CHUNK_ROWS[1]
         if deterministic:
@@ -160,6 +164,8 @@ class Engine:
             status = self._status
             values = {name: getattr(status, name) for name in EngineStatus.__slots__}
             values |= {"active": len(self._active), "queued": len(self._queue)}
+            if self._store is not None:
+                values |= {"store_hits": self._store.hits, "store_misses": self._store.misses}
             return EngineStatus(**values)
 
     def close(self) -> None:
