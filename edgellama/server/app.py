@@ -66,8 +66,10 @@ def create_app(settings: Settings, loaded: LoadedModels) -> Starlette:
         exception_handlers={HTTPException: _no_route},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False
     app.state.models = loaded
     app.state.answered = answered
+    app.state.connections = ()  # replaced by whoever keeps them
     return app
 
 

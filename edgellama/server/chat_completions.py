@@ -13,14 +13,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgellama.answer import Token
-from edgellama.errors import InvalidRequest
+from edgellama.chat import Messages
 from edgellama.generate import Generation
 from edgellama.llama import Llama
 from edgellama.tokenizer import Tokenizer
-from edgellama.tools import CallStart, Delta, TextDelta, ToolReader, tool_grammar
+from edgellama.tools import CallStart, Delta, TextDelta, ToolChoice, Tools, shown_tools, text_of
 
 from . import shapes, strict_json
 from .answer_options import AnswerOptions, take_chat_logprobs, take_grammar, take_options
+from .call_reader import CallReader
 from .events import DONE, EventStream, event, in_turn, tokens_of
 from .exchange import FINGERPRINT, begin, lease, new_id, read_body, reply
 from .failures import FieldError
@@ -32,36 +33,29 @@ class ChatRequest:
     """A conversation and how it is to go on."""
 
     model: str | None
-    messages: Sequence[Mapping[str, Any]]
+    messages: Messages
     options: AnswerOptions
-    tools: Sequence[Mapping[str, Any]] = ()
-    tool_choice: Any = "auto"
+    tools: Tools = ()
+    tool_choice: ToolChoice = "auto"
     parallel_tool_calls: bool = True
 
     def start(self, llama: Llama) -> list[Generation]:
-        grammar = self.options.grammar
-        choice = self.tool_choice
-        if self.tools and choice not in ("auto", "none"):
-            if llama.chat_format is None:
-                raise InvalidRequest("this model has no chat template, so it cannot call tools")
-            grammar = tool_grammar(
-                self.tools, choice, llama.chat_format, parallel=self.parallel_tool_calls
-            )
-            choice = "auto"  # the grammar sees to it
         return self.options.start(
             llama,
             lambda **options: llama.stream_chat(
-                self.messages,  # type: ignore[arg-type]
+                self.messages,
                 tools=self.tools,
-                tool_choice=choice,
-                grammar=grammar,
+                tool_choice=self.tool_choice,
+                parallel_tool_calls=self.parallel_tool_calls,
+                grammar=self.options.grammar,
                 **options,
             ),
         )
 
-    @property
-    def reads_calls(self) -> bool:
-        return bool(self.tools) and self.tool_choice != "none"
+    def reader(self, tokenizer: Tokenizer) -> CallReader | None:
+        """What finds calls in an answer; None where there is nothing to call."""
+        shown = shown_tools(self.tools, self.tool_choice)
+        return CallReader(tokenizer, shown, self.parallel_tool_calls) if shown else None
 
 
 def parse(body: object) -> ChatRequest:
@@ -69,8 +63,8 @@ def parse(body: object) -> ChatRequest:
     fields = Fields(body)
     model = fields.text("model")
     messages = fields.need("messages")
-    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-        raise fields.wrong("messages", "a list of messages", messages)
+    if not isinstance(messages, list) or not messages:
+        raise fields.wrong("messages", "a list of messages, one at least", messages)
     tools = fields.items("tools") or []
     tool_choice = fields.take("tool_choice", "auto")
     if not tools and tool_choice not in ("auto", "none"):
@@ -133,10 +127,9 @@ class _Shape:
         text = "".join(token.text for token in tokens)
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
         finish = tokens[-1].finish_reason if tokens else None
-        if self.asked.reads_calls:
-            reader = ToolReader(self.tokenizer, self.asked.tools)
-            deltas = [delta for token in tokens for delta in reader.push(token)] + reader.finish()
-            text = "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
+        reader = self.asked.reader(self.tokenizer)
+        if reader is not None:
+            text = text_of(reader.push(tokens) + reader.finish())
             message["content"] = text
             if reader.calls:
                 finish = "tool_calls"
@@ -181,8 +174,7 @@ class _Chunks:
         self._envelope = envelope
         self._index = index
         self._generation = generation
-        asked = shape.asked
-        self._reader = ToolReader(shape.tokenizer, asked.tools) if asked.reads_calls else None
+        self._reader = shape.asked.reader(shape.tokenizer)
         self._untold: list[Token] = []  # whose log probabilities wait for a chunk
         self._finish: str | None = None
         chunk, mark = self._event({"content": ""}), b'"delta":{"content":'
@@ -198,8 +190,7 @@ class _Chunks:
             return self._end()
         self._finish = tokens[-1].finish_reason
         if self._reader is not None:
-            deltas = [delta for token in tokens for delta in self._reader.push(token)]
-            return self._events(deltas, tokens)
+            return self._events(self._reader.push(tokens), tokens)
         text = "".join([token.text for token in tokens])
         if self._shape.asked.options.logprobs:
             return self._events([TextDelta(text)], tokens)

@@ -71,6 +71,8 @@ class Door:
 
     def _check(self, scope: Scope, headers: "Headers") -> None:
         """Raise the ApiError with which a request is sent away."""
+        if scope["http_version"] not in ("1.0", "1.1"):
+            raise ApiError(505, "this server speaks HTTP/1.1", headers={"connection": "close"})
         if headers.get("content-length") is not None and "transfer-encoding" in headers.names:
             raise ApiError(
                 400,

@@ -103,10 +103,13 @@ def retry_after(seconds: float) -> dict[str, str]:
 
 def _named_field(message: str) -> str | None:
     """The library's messages begin with the name of the argument where there is one."""
-    first = message.split(" ", 1)[0]
+    first = message.split(" ", 1)[0].rstrip(":")
+    if first in _PLURALS:
+        return _PLURALS[first]
     return first if "_" in first or first in _ONE_WORD_FIELDS else None
 
 
+_PLURALS = {"message": "messages", "tool": "tools", "conversation": "messages"}
 _ONE_WORD_FIELDS = frozenset(
     ("temperature", "seed", "stop", "samplers", "mirostat", "messages", "tools", "grammar", "regex")
 )

@@ -45,6 +45,8 @@ async def metrics(request: Request) -> Response:
     answered: Counter[int] = request.app.state.answered
     samples = [(f'{{status="{status}"}}', n) for status, n in sorted(answered.items())]
     lines += _metric("http_requests_total", "counter", "HTTP requests by status", samples)
+    n_connections = len(request.app.state.connections)
+    lines += _metric("connections", "gauge", "Open connections", [("", n_connections)])
     process = psutil.Process()
     with process.oneshot():
         rss, threads = process.memory_info().rss, process.num_threads()

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from edgellama.answer import Token
 from edgellama.generate import Generation
 from edgellama.tokenizer import Tokenizer
-from edgellama.tools import Delta, TextDelta, ToolReader
+from edgellama.tools import Delta, TextDelta
 
 from . import shapes
 from .answer_options import response_format, schema_of, take_options
@@ -84,9 +84,9 @@ def parse(body: object) -> ResponseRequest:
     return ResponseRequest(ChatRequest(model, messages, options, tools, choice, parallel), repeated)
 
 
-def _messages(instructions: str | None, input: object) -> list[dict[str, Any]]:
+def _messages(instructions: str | None, input: object) -> list[Any]:
     """The conversation as chat completions have it."""
-    messages: list[dict[str, Any]] = []
+    messages: list[Any] = []
     if instructions is not None:
         messages.append({"role": "system", "content": instructions})
     items = [{"role": "user", "content": input}] if isinstance(input, str) else input
@@ -182,7 +182,7 @@ class _Shape:
         self._asked = asked
         self._tokenizer = tokenizer
         self._generation = generation
-        self._reader = ToolReader(tokenizer, asked.chat.tools) if asked.chat.reads_calls else None
+        self._reader = asked.chat.reader(tokenizer)
         self._items = OutputItems()
         self._number = 0  # of the next event
         self._envelope = {
@@ -220,7 +220,7 @@ class _Shape:
     def _deltas(self, tokens: Sequence[Token]) -> list[Delta]:
         if self._reader is None:
             return [TextDelta("".join([token.text for token in tokens]))]
-        return [delta for token in tokens for delta in self._reader.push(token)]
+        return self._reader.push(tokens)
 
     def _logprobs(self, tokens: Sequence[Token]) -> list[dict[str, Any]]:
         if not self._asked.chat.options.logprobs:

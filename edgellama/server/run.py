@@ -65,8 +65,9 @@ class Server:
             idle_unload_s=settings.idle_unload_s,
         )
         loaded.put(loaded.names[0], self._first)
+        app = create_app(settings, loaded)
         config = uvicorn.Config(
-            create_app(settings, loaded),
+            app,
             http=GuardedProtocol,
             ws="none",
             lifespan="on",
@@ -80,6 +81,7 @@ class Server:
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
         self._uvicorn = _Uvicorn(config, ready)
+        app.state.connections = self._uvicorn.server_state.connections
         await self._uvicorn.serve(sockets=[self._listener])
         return self._uvicorn.interrupted
 

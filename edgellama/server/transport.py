@@ -22,6 +22,7 @@ MAX_HEAD_BYTES = 32 << 10
 REQUEST_SECONDS = 20.0
 STALL_SECONDS = 60.0
 KEEP_ALIVE_SECONDS = 15
+LINGER_SECONDS = 2.0  # in which a client that still sends can read why it was refused
 _HEAD_END = b"\r\n\r\n"
 
 
@@ -32,6 +33,7 @@ class GuardedProtocol(H11Protocol):
         super().__init__(*args, **kwargs)
         self._deadline: asyncio.TimerHandle | None = None  # of the request that is being read
         self._stall: asyncio.TimerHandle | None = None  # of the reader that takes nothing
+        self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -53,7 +55,7 @@ class GuardedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
         super().data_received(data)
         self._disarm(self._reading())
@@ -112,7 +114,9 @@ class GuardedProtocol(H11Protocol):
     def _refuse(self, error: ApiError) -> None:
         """Say it, if an answer has not begun already, and close."""
         self._disarm()
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = strict_json.dump(error.body)
             headers = {
                 "content-type": "application/json",
@@ -129,7 +133,10 @@ class GuardedProtocol(H11Protocol):
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")
-            self.transport.close()
+            # Closed with bytes unread, a socket is reset, and the answer may be lost.
+            self._refused = True
+            self.transport.write_eof()
+            self.loop.call_later(LINGER_SECONDS, self.transport.abort)
         else:
             self.transport.abort()
 

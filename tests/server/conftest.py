@@ -31,5 +31,6 @@ def server() -> Iterator[Running]:
 
 
 @pytest.fixture(scope="session")
-def client(server: Running) -> openai.OpenAI:
-    return server.client()
+def client(server: Running) -> Iterator[openai.OpenAI]:
+    with server.client() as client:
+        yield client

@@ -63,9 +63,7 @@ def test_a_stream_says_the_same_piece_by_piece(client: openai.OpenAI) -> None:
 
 
 def test_usage_is_a_chunk_of_its_own_only_where_asked_for(client: openai.OpenAI) -> None:
-    chunks = client.chat.completions.create(
-        model="tiny", messages=HELLO, max_tokens=3, stream=True
-    )
+    chunks = client.chat.completions.create(model="tiny", messages=HELLO, max_tokens=3, stream=True)
     assert all(chunk.usage is None and chunk.choices for chunk in chunks)
 
 
@@ -225,9 +223,7 @@ def test_grammars_of_every_kind_are_followed(
 @pytest.mark.parametrize(
     "choice", ["required", {"type": "function", "function": {"name": "weather"}}]
 )
-def test_a_call_that_must_be_made_is_made(
-    client: openai.OpenAI, choice: Any, stream: bool
-) -> None:
+def test_a_call_that_must_be_made_is_made(client: openai.OpenAI, choice: Any, stream: bool) -> None:
     asked: Any = {
         "model": "tiny",
         "messages": HELLO,

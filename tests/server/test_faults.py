@@ -1,0 +1,256 @@
+"""What sockets can do to a server: half requests, slow ones, false lengths, clients who leave."""
+
+import json
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import openai
+import pytest
+from running_server import Running, request
+
+from edgellama.server import transport
+
+CHAT = "/v1/chat/completions"
+LONG = {"messages": [{"role": "user", "content": "Tell me a story."}], "max_tokens": 900}
+LONG |= {"logit_bias": [["<|eot_id|>", False]], "grammar": "root ::= [a-z ]{5000}"}
+
+
+def chat(**options: Any) -> bytes:
+    return request("POST", CHAT, json.dumps(LONG | options).encode())
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\nhost: localhost\n\n", 400),
+        (b"GET /health HTTP/1.1\r\nhost: localhost\nx: y\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\n\r\n", 400),
+        (b"GET /health HTTP/9.9\r\nhost: localhost\r\n\r\n", 505),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 50 + b"\r\n\r\n", 400),
+        (request("GET", "/health", x_long="y" * 200_000), 431),
+        (request("GET", "/health", x_long="y" * 40_000), 431),
+        (request("GET", "/" + "y" * 200_000), 431),
+        (request("POST", CHAT, b"{}", transfer_encoding="chunked"), 400),
+        (request("POST", CHAT, b"{}", content_length="2\r\ncontent-length: 3"), 400),
+        (request("POST", CHAT, b"{}", content_length="-2"), 400),
+        (request("POST", CHAT, b"{}", content_length="9" * 30), 400),
+        (request("POST", CHAT, b"{}", content_length=None, transfer_encoding="xchunked"), 400),
+        (request("POST", CHAT, b"zz\r\n", content_length=None, transfer_encoding="chunked"), 400),
+        (request("POST", CHAT, b"{}", content_type="text/plain"), 415),
+        (request("POST", CHAT, b"{}", content_type=None), 415),
+        (request("POST", CHAT, b"{}", content_encoding="gzip"), 415),
+    ],
+)
+def test_false_http_is_refused_and_the_connection_closed(
+    server: Running, raw: bytes, status: int
+) -> None:
+    answered, body = server.ask(raw)
+    assert answered == status
+    assert body["error"]["message"]
+
+
+def test_a_body_beyond_the_limit_is_refused_by_its_size(server: Running) -> None:
+    status, answer = server.post(CHAT, b'{"a": "' + b"x" * (9 << 20) + b'"}')
+    assert status == 413
+    assert "8 MB" in answer["error"]["message"]
+
+
+def test_a_body_in_chunks_counts_as_well(server: Running) -> None:
+    chunk = b"%x\r\n%s\r\n" % (1 << 20, b"x" * (1 << 20))
+    raw = request("POST", CHAT, chunk * 9 + b"0\r\n\r\n", content_length=None)
+    raw = raw.replace(b"connection: close", b"connection: close\r\ntransfer-encoding: chunked")
+    assert server.ask(raw)[0] == 413
+
+
+def test_a_body_in_chunks_is_read(server: Running) -> None:
+    data = json.dumps({"content": "Hello"}).encode()
+    body = b"".join(b"1\r\n%c\r\n" % byte for byte in data) + b"0\r\n\r\n"
+    raw = request("POST", "/tokenize", body, content_length=None, transfer_encoding="chunked")
+    assert server.ask(raw)[0] == 200
+
+
+def test_requests_on_one_connection_are_answered_in_turn(server: Running) -> None:
+    one = request("GET", "/health", connection=None)
+    with server.send(one * 3 + request("GET", "/health")) as connection:
+        answer = b""
+        while more := connection.recv(65536):
+            answer += more
+    assert answer.count(b"HTTP/1.1 200") == 4
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"",
+        b"GET /heal",
+        b"POST /tokenize HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        b"content-length: 100\r\n\r\n{",
+    ],
+    ids=["nothing", "head", "body"],
+)
+def test_a_request_that_never_ends_is_ended(
+    server: Running, begun: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "REQUEST_SECONDS", 0.3)
+    began = time.monotonic()
+    status, _ = server.ask(begun)
+    assert status == 408
+    assert time.monotonic() - began < 2
+
+
+def test_dripping_bytes_do_not_extend_the_time(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "REQUEST_SECONDS", 0.5)
+    began = time.monotonic()
+    with server.send(b"GET /health HTTP/1.1\r\n") as connection:
+        connection.settimeout(0.05)
+        while time.monotonic() - began < 3:
+            try:
+                connection.send(b"x")
+                if connection.recv(100):
+                    break
+            except TimeoutError:
+                continue
+    assert 0.4 < time.monotonic() - began < 2
+
+
+def test_a_crowd_of_slow_clients_does_not_slow_others(server: Running) -> None:
+    slow = [server.send(b"GET /health HTT") for _ in range(200)]
+    try:
+        times = []
+        for _ in range(20):
+            began = time.monotonic()
+            assert server.ask(request("GET", "/health"))[0] == 200
+            times.append(time.monotonic() - began)
+        assert sorted(times)[18] < 0.5
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+def test_there_are_only_so_many_connections(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "MAX_CONNECTIONS", 5)
+    held = [server.send(b"") for _ in range(5)]
+    time.sleep(0.1)
+    with server.send(b"") as connection:
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"\r\nRetry-After: " in answer
+    for connection in held:
+        connection.close()
+    time.sleep(0.1)
+    assert server.ask(request("GET", "/health"))[0] == 200
+
+
+def test_a_reader_who_takes_nothing_is_let_go(
+    start_server: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "STALL_SECONDS", 0.3)
+    server = start_server()
+    many = {"content": "a " * 500_000, "with_pieces": True}  # an answer of some 30 MB
+    raw = request("POST", "/tokenize", json.dumps(many).encode())
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with connection:
+        connection.connect(("127.0.0.1", server.port))
+        connection.settimeout(20)
+        connection.sendall(raw)
+        time.sleep(0.5)
+        for _ in range(100):  # until its answer was dropped
+            if server.metric("connections") == 1:
+                break
+            time.sleep(0.1)
+        assert server.metric("connections") == 1  # the one that asks
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_client_who_leaves_frees_the_model(server: Running, stream: bool) -> None:
+    with server.send(chat(stream=stream)) as connection:
+        if stream:
+            assert connection.recv(100)
+        while not server.metric("requests_active"):
+            time.sleep(0.01)
+    server.wait_until_idle(1.0)
+
+
+def test_a_client_of_openai_can_break_off_a_stream(server: Running) -> None:
+    with server.client() as client:
+        with client.chat.completions.create(
+            model="tiny",
+            messages=[{"role": "user", "content": "Tell me a story."}],
+            max_tokens=900,
+            stream=True,
+            extra_body={"grammar": LONG["grammar"]},
+        ) as stream:
+            for _, _ in zip(range(3), stream, strict=False):
+                pass
+            assert server.metric("requests_active") == 1
+        server.wait_until_idle(1.0)
+
+
+def test_clients_who_leave_at_any_moment_leave_nothing_behind(server: Running) -> None:
+    body: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 6, "temperature": 0}
+    _, golden = server.post("/v1/completions", body)
+    for i in range(60):
+        with server.send(chat(stream=i % 2 == 0)) as connection:
+            time.sleep(0.001 * (i % 20))
+            if i % 3 == 0:  # RST in place of FIN
+                linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    server.wait_until_idle(2.0)
+    _, again = server.post("/v1/completions", body)
+    assert again["choices"] == golden["choices"]
+
+
+def test_a_full_queue_says_when_to_come_again(start_server: Callable[..., Running]) -> None:
+    server = start_server(llama={"n_parallel": 1, "queue_limit": 1})
+    held = []
+    for n in (1, 2):
+        held.append(server.send(chat(stream=True)))
+        while server.metric("requests_active") + server.metric("requests_queued") < n:
+            time.sleep(0.01)
+    with server.client() as client, pytest.raises(openai.InternalServerError) as caught:
+        client.completions.create(model="tiny", prompt="x")
+    assert caught.value.status_code == 503
+    assert caught.value.code == "overloaded"
+    assert int(caught.value.response.headers["retry-after"]) >= 1
+    for connection in held:
+        connection.close()
+    server.wait_until_idle(1.0)
+
+
+def test_an_answer_that_takes_too_long_is_ended(start_server: Callable[..., Running]) -> None:
+    server = start_server(timeout_s=0.3)
+    status, answer = server.ask(chat())
+    assert status == 504
+    assert answer["error"]["code"] == "timeout"
+    with server.client() as client, pytest.raises(openai.APIError, match="longer"):
+        for _ in client.chat.completions.create(
+            model="tiny",
+            messages=[{"role": "user", "content": "Tell me a story."}],
+            stream=True,
+            extra_body={"grammar": LONG["grammar"]},
+        ):
+            pass
+    server.wait_until_idle(1.0)
+
+
+def test_answers_in_company_are_those_given_alone(server: Running) -> None:
+    def ask(seed: int) -> bytes:
+        body = {"prompt": f"Once upon {seed}", "max_tokens": 12, "seed": seed}
+        return request("POST", "/v1/completions", json.dumps(body).encode())
+
+    alone = [server.ask(ask(seed))[1]["choices"] for seed in range(16)]
+    connections = [server.send(ask(seed)) for seed in range(16)]
+    together = []
+    for connection in connections:
+        with connection:
+            answer = connection.makefile("rb").read()
+        together.append(json.loads(answer.partition(b"\r\n\r\n")[2])["choices"])
+    assert together == alone
