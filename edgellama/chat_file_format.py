@@ -154,7 +154,9 @@ def _guarded_variables(variables: Mapping[str, Any], guard: Callable[[str], str]
         }
         for message in variables["messages"]
     ]
-    return {**_guarded(variables, guard), "messages": messages}
+    return {name: _guarded(value, guard) for name, value in variables.items()} | {
+        "messages": messages
+    }
 
 
 def _guarded(value: Any, guard: Callable[[str], str]) -> Any:

@@ -1,6 +1,5 @@
 """Chat formats against the templates they stand for, and people who write control tokens."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from llama3_vocabulary import SPECIALS, llama3_tokenizer
 
 from edgellama.chat import CHAT_FORMATS, BuiltInFormat, ChatFormat, TemplateFormat, find_chat_format
 from edgellama.converters.templates import TEMPLATES
@@ -18,15 +18,6 @@ from edgellama.errors import InvalidRequest
 from edgellama.tokenizer import Tokenizer, load_tokenizer
 
 NOW = datetime(2025, 3, 9)
-SPECIALS = (
-    "<|begin_of_text|>",
-    "<|end_of_text|>",
-    "<|start_header_id|>",
-    "<|end_header_id|>",
-    "<|eom_id|>",
-    "<|eot_id|>",
-)
-
 # The formats as their publishers describe them, in Jinja. Of Llama 3.1's branches for tools only
 # the conditions are here: no conversation in plain text takes them.
 LLAMA2 = """
@@ -181,19 +172,7 @@ def with_template(name_or_source: str, **keys: Any) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def llama3(llama3_tokenizer_model: Path) -> Tokenizer:
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    alphabet = {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
-    lines = llama3_tokenizer_model.read_bytes().splitlines()
-    tokens = ["".join(alphabet[b] for b in base64.b64decode(line.split()[0])) for line in lines]
-    return load_tokenizer(
-        {
-            "tokenizer.ggml.model": "gpt2",
-            "tokenizer.ggml.pre": "llama-bpe",
-            "tokenizer.ggml.tokens": [*tokens, *SPECIALS],
-            "tokenizer.ggml.token_type": [1] * len(tokens) + [3] * len(SPECIALS),
-        }
-    )
+    return llama3_tokenizer(llama3_tokenizer_model)
 
 
 def rendered(source: str, messages: Sequence[Mapping[str, str]], bos: str = "<s>") -> str:

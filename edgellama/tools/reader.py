@@ -264,7 +264,7 @@ class ToolReader:
         begin = len(self._scanner.held)
         yield from self._scanner.value()
         source = mended("".join(self._scanner.held[begin:]))
-        value = json.loads(source)
+        value = _loads(source)
         if isinstance(value, str):
             source, value = value, _loads(value)
         if value is None:
