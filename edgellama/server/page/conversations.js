@@ -29,10 +29,10 @@ export function newConversation(model = null) {
   };
 }
 
-/** The beginning of the first message, as a title for conversations that have none. */
+/** The beginning of the first message, as a title. */
 export function titleOf(messages) {
-  const first = messages.find((message) => message.role === "user");
-  const text = (first?.content || first?.files?.[0]?.name || "New chat").trim().replace(/\s+/g, " ");
+  const { content, files } = messages.find((message) => message.role === "user");
+  const text = (content.trim() || files[0].name).replace(/\s+/g, " ");
   if (text.length <= TITLE_LENGTH) return text;
   return `${text.slice(0, TITLE_LENGTH).replace(/\s\S*$/, "")}…`;
 }

@@ -2,9 +2,10 @@
 
 import { asRequest } from "./conversations.js";
 import { byId } from "./dom.js";
-import { number, speed } from "./words.js";
 import * as server from "./server.js";
+import { explain, farTooLong, number, speed, tooLong } from "./words.js";
 
+const MAX_BYTES_PER_TOKEN = 32; // a text with more than this many to a token of context never fits
 const PAUSE = 300; // milliseconds without a keystroke, before the server is asked
 
 export class Gauge {
@@ -42,6 +43,24 @@ export class Gauge {
     const sent = asRequest({ ...conversation, messages });
     if (sent.length === 0) return 0;
     return server.countTokens(model.id, sent, signal);
+  }
+
+  /**
+   * Why a file does not fit beside a conversation and its draft, in words, or null if it does.
+   * text: what is in it, or null before it was read.
+   */
+  async refuse({ name, size }, text, conversation, model, draft) {
+    if (!model?.n_ctx) return null; // the server will say
+    if (size > model.n_ctx * MAX_BYTES_PER_TOKEN) return farTooLong(name, size, model.n_ctx);
+    if (text === null) return null;
+    const withFile = { ...draft, files: [...draft.files, { name, text }] };
+    try {
+      const before = await this.count({ ...conversation, draft }, model);
+      const after = await this.count({ ...conversation, draft: withFile }, model);
+      return tooLong(name, text, after - before, model.n_ctx - before);
+    } catch (error) {
+      return explain(error)[0];
+    }
   }
 
   /** perSecond: of the answer that is being written, or null. */

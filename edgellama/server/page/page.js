@@ -1,18 +1,17 @@
 // The page: what the reader does, what the server answers, and who keeps it.
 
-import { asJson, asMarkdown, asRequest } from "./conversations.js";
-import { Conversations, newConversation, titleOf } from "./conversations.js";
 import { Composer } from "./composer.js";
+import { Conversations, asRequest, newConversation, titleOf } from "./conversations.js";
 import { Drawer } from "./drawer.js";
 import { byId, element } from "./dom.js";
 import { Gauge } from "./gauge.js";
+import { Menu } from "./menu.js";
 import * as server from "./server.js";
 import { answerTo, changeSettings, question } from "./settings.js";
 import { Transcript } from "./transcript.js";
-import { explain, farTooLong, tooLong } from "./words.js";
+import { Trouble } from "./trouble.js";
 
 const SAVE_EVERY = 1000; // milliseconds, of an answer that is being written
-const MAX_BYTES_PER_TOKEN = 32; // a text with more than this many to a token of context never fits
 const MIN_SPEED_TIME = 300; // milliseconds before a speed is shown
 
 let models = [];
@@ -28,14 +27,16 @@ const drawer = new Drawer({ start: startNew });
 const gauge = new Gauge();
 const transcript = new Transcript({ edit, again });
 const composer = new Composer({ send, editLast, refuse, changed: measure });
+const menu = new Menu({ chat: () => current, rename, forget });
+const trouble = new Trouble({ again, edit: editLast, new: startNew, settings });
 
-// ------------------------------------------------------------------ which conversation
+// Which conversation.
 
 /** Opens the conversation that the address names; an unknown name, or none, begins a new one. */
 function openNamed() {
   const id = location.hash.slice(1);
   if (id === address) return;
-  drafts.set(address, { text: composer.text, files: composer.files });
+  drafts.set(address, draft());
   address = id;
   current = store.get(id) ?? newConversation(current.model);
   show();
@@ -60,11 +61,15 @@ function show() {
   byId("menu").hidden = isNew;
   byId("model").value = chosenModel()?.id ?? "";
   byId("open-settings").classList.toggle("set", hasSettings(current));
-  showTrouble();
+  trouble.show(troubles.get("models") ?? troubles.get(current.id), isUnanswered());
   transcript.show(current.messages, answering);
   composer.busy(answering !== null);
   drawer.show(store.list(), current.id, new Set(underWay.keys()));
   measure();
+}
+
+function isUnanswered() {
+  return current.messages.at(-1)?.role === "user" && !underWay.has(current.id);
 }
 
 function hasSettings({ system, sampling }) {
@@ -88,7 +93,7 @@ async function save(conversation) {
   }
 }
 
-// ------------------------------------------------------------------ what the reader says
+// What the reader says.
 
 function send(text, files) {
   current.messages.push({ role: "user", content: text, files });
@@ -110,8 +115,9 @@ function editLast() {
   if (last) transcript.edit(last);
 }
 
-/** Asks for the last answer again. */
+/** Asks for the last answer again; for the models first, if they are not known yet. */
 function again() {
+  if (models.length === 0 && !isUnanswered()) return reloadModels();
   stop();
   if (current.messages.at(-1)?.role === "assistant") current.messages.pop();
   if (current.messages.length > 0) answer(current);
@@ -121,7 +127,7 @@ function stop() {
   underWay.get(current.id)?.abort.abort();
 }
 
-// ------------------------------------------------------------------ what the model answers
+// What the model answers.
 
 async function answer(conversation) {
   const message = { role: "assistant", content: "", model: null, end: null, stats: null };
@@ -151,7 +157,7 @@ async function answer(conversation) {
   // a later answer may have taken this one's place
   if (underWay.get(conversation.id) === job) underWay.delete(conversation.id);
   if (message.content === "" && message.end !== "stop") remove(conversation.messages, message);
-  await save(conversation);
+  if (store.get(conversation.id)) await save(conversation); // else it was deleted
   if (conversation === current) {
     show();
     announce(message.content === "" ? "" : transcript.textOf(message));
@@ -181,8 +187,9 @@ async function read(conversation, { message, abort }, request, n_ctx) {
     if (conversation === current) {
       const tokens = Math.round(message.content.length / lettersPerToken);
       const elapsed = performance.now() - begun;
+      const perSecond = elapsed > MIN_SPEED_TIME ? (1000 * tokens) / elapsed : null;
       transcript.grow(message);
-      gauge.show(before + tokens, n_ctx, elapsed > MIN_SPEED_TIME ? (1000 * tokens) / elapsed : null);
+      gauge.show(before + tokens, n_ctx, perSecond);
     }
     if (Date.now() - saved > SAVE_EVERY) {
       saved = Date.now();
@@ -190,7 +197,7 @@ async function read(conversation, { message, abort }, request, n_ctx) {
     }
   }
   lettersPerToken = message.content.length / message.stats.predicted_n || lettersPerToken;
-  if (n_ctx === null) await loadModels(); // it is loaded by now, and says its size
+  if (n_ctx === null) await reloadModels(); // it is loaded by now, and says its size
 }
 
 function remove(list, value) {
@@ -203,35 +210,7 @@ function announce(text) {
   byId("announcer").textContent = text;
 }
 
-// ------------------------------------------------------------------ troubles
-
-const REMEDIES = {
-  again: ["Try again", again],
-  edit: ["Edit the message", editLast],
-  new: ["New chat", startNew],
-  settings: ["Settings", settings],
-};
-
-function showTrouble() {
-  const ofModels = troubles.get("models");
-  const error = ofModels ?? troubles.get(current.id);
-  const unanswered = current.messages.at(-1)?.role === "user" && !underWay.has(current.id);
-  const [text, remedies] = error
-    ? explain(error)
-    : ["This message has no answer yet.", ["again", "edit"]];
-  byId("trouble").hidden = !error && !unanswered;
-  byId("trouble").classList.toggle("mild", !error);
-  byId("trouble").querySelector("p").textContent = text;
-  const buttons = remedies.map((name) => {
-    const [label, act] = REMEDIES[name];
-    const button = element("button", { type: "button", className: "quiet" }, label);
-    button.addEventListener("click", ofModels && !unanswered ? reloadModels : act);
-    return button;
-  });
-  byId("trouble").querySelector(".trouble-actions").replaceChildren(...buttons);
-}
-
-// ------------------------------------------------------------------ model, context, files
+// Model, context, files.
 
 /** Asks the server for its models; shows what is wrong if there is no answer. */
 async function loadModels() {
@@ -262,28 +241,19 @@ function chosenModel(conversation = current) {
 function measure() {
   const model = chosenModel();
   if (!model || underWay.has(current.id)) gauge.rest();
-  else gauge.measure(current, model, { text: composer.text, files: composer.files });
+  else gauge.measure(current, model, draft());
 }
 
 /** Why a file cannot go with the message, or null. */
-async function refuse(file, text) {
-  const model = chosenModel();
-  if (!model?.n_ctx) return null; // the server will say
-  const { n_ctx } = model;
-  if (file.size > n_ctx * MAX_BYTES_PER_TOKEN) return farTooLong(file.name, file.size, n_ctx);
-  if (text === null) return null;
-  try {
-    const draft = { text: composer.text, files: composer.files };
-    const before = await gauge.count({ ...current, draft }, model);
-    const files = [...draft.files, { name: file.name, text }];
-    const after = await gauge.count({ ...current, draft: { ...draft, files } }, model);
-    return tooLong(file.name, text, after - before, n_ctx - before);
-  } catch (error) {
-    return explain(error)[0];
-  }
+function refuse(file, text) {
+  return gauge.refuse(file, text, current, chosenModel(), draft());
 }
 
-// ------------------------------------------------------------------ settings and the menu
+function draft() {
+  return { text: composer.text, files: composer.files };
+}
+
+// Settings and the menu.
 
 async function settings() {
   if (!(await changeSettings(current))) return;
@@ -291,53 +261,20 @@ async function settings() {
   show();
 }
 
-const MENU = {
-  async rename() {
-    const title = await question({
-      title: "Rename this chat",
-      label: "Title",
-      value: current.title,
-      ok: "Rename",
-    });
-    if (!title?.trim()) return;
-    Object.assign(current, { title: title.trim(), named: true });
-    await save(current);
-    show();
-  },
-
-  async delete() {
-    const yes = await question({
-      title: "Delete this chat?",
-      explain: `“${current.title}” is kept in this browser only; it cannot be brought back.`,
-      ok: "Delete",
-    });
-    if (yes === null) return;
-    stop();
-    const { id } = current;
-    await store.delete(id);
-    troubles.delete(id);
-    startNew();
-  },
-
-  markdown: () => download(asMarkdown(current), "md", "text/markdown"),
-  json: () => download(asJson(current), "json", "application/json"),
-};
-
-function download(text, suffix, type) {
-  const name = current.title.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "") || "chat";
-  const href = URL.createObjectURL(new Blob([text], { type }));
-  element("a", { href, download: `${name}.${suffix}` }).click();
-  setTimeout(() => URL.revokeObjectURL(href), 60_000);
+async function rename(title) {
+  Object.assign(current, { title, named: true });
+  await save(current);
+  show();
 }
 
-byId("menu").addEventListener("click", ({ target }) => {
-  const action = target.closest("[data-do]")?.dataset.do;
-  if (!action) return;
-  byId("menu").open = false;
-  MENU[action]();
-});
+async function forget() {
+  stop();
+  troubles.delete(current.id);
+  await store.delete(current.id);
+  startNew();
+}
 
-// ------------------------------------------------------------------ keys and buttons
+// Keys and buttons.
 
 const shortcuts = () => answerTo(byId("shortcuts"));
 const ALT_KEYS = {
@@ -352,17 +289,13 @@ addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]")) return; // it has its own keys
   const alt = event.altKey && !event.ctrlKey && !event.metaKey && !event.shiftKey;
   if (event.key === "Escape") {
-    if (byId("menu").open) byId("menu").open = false;
+    if (menu.isOpen) menu.close();
     else if (drawer.isOpen) drawer.close();
     else stop();
   } else if (alt && ALT_KEYS[event.code]) {
     event.preventDefault();
     ALT_KEYS[event.code]();
   }
-});
-
-addEventListener("click", ({ target }) => {
-  if (!byId("menu").contains(target)) byId("menu").open = false;
 });
 
 byId("stop").addEventListener("click", () => {

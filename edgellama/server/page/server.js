@@ -2,6 +2,7 @@
 // the page: nothing is asked of any other origin.
 
 const KEY = "edgellama.key"; // in sessionStorage: gone with the tab
+let key = remembered();
 
 /** What went wrong, in the server's words. */
 export class ServerError extends Error {
@@ -50,7 +51,7 @@ export async function* stream(body, signal) {
 }
 
 async function request(path, { body, signal } = {}) {
-  const key = sessionStorage.getItem(KEY);
+  const sent = key;
   const headers = {};
   if (key) headers.Authorization = `Bearer ${key}`;
   if (body) headers["Content-Type"] = "application/json";
@@ -64,14 +65,30 @@ async function request(path, { body, signal } = {}) {
   if (response.ok) return response;
   if (response.status === 401) {
     // several requests may be refused at once; the reader is asked once
-    asking ??= askForKey(key !== null).finally(() => (asking = null));
-    const given = await asking;
-    if (given) {
-      sessionStorage.setItem(KEY, given);
-      return request(path, { body, signal });
-    }
+    if (key === sent) asking ??= newKey(sent !== null).finally(() => (asking = null));
+    await asking;
+    if (key !== sent) return request(path, { body, signal });
   }
   throw await refusal(response);
+}
+
+async function newKey(wasWrong) {
+  const given = await askForKey(wasWrong);
+  if (!given) return;
+  key = given;
+  try {
+    sessionStorage.setItem(KEY, key);
+  } catch {
+    // storage is forbidden here: it holds until the page is left
+  }
+}
+
+function remembered() {
+  try {
+    return sessionStorage.getItem(KEY);
+  } catch {
+    return null;
+  }
 }
 
 async function refusal(response) {

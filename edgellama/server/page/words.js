@@ -15,7 +15,7 @@ export function figures({ predicted_n, predicted_per_second, first_token_ms }) {
   return [
     `${number(predicted_n)} tokens`,
     speed(predicted_per_second),
-    `first after ${seconds(first_token_ms / 1000)}`,
+    `first after ${time(first_token_ms)}`,
   ].join(" · ");
 }
 
@@ -23,8 +23,9 @@ export function speed(perSecond) {
   return `${perSecond < 10 ? perSecond.toFixed(1) : number(Math.round(perSecond))} tokens/s`;
 }
 
-function seconds(value) {
-  return value < 10 ? `${value.toFixed(2)} s` : `${number(Math.round(value))} s`;
+function time(ms) {
+  if (ms < 1000) return `${Math.max(1, Math.round(ms))} ms`;
+  return `${(ms / 1000).toFixed(ms < 10_000 ? 1 : 0)} s`;
 }
 
 /** How an answer ended, where that needs saying. */
@@ -79,5 +80,6 @@ export function tooLong(name, text, size, room) {
 
 /** As tooLong, for a file so large that counting its tokens would be in vain; size in bytes. */
 export function farTooLong(name, size, n_ctx) {
-  return `${name} has ${about(size)} bytes: far more than a context of ${number(n_ctx)} tokens holds.`;
+  const tokens = `${number(n_ctx)} tokens`;
+  return `${name} has ${about(size)} bytes: far more than a context of ${tokens} holds.`;
 }
