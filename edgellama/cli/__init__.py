@@ -29,6 +29,7 @@ COMMANDS = {
     "bench": "edgellama.cli.bench",
     "warmup": "edgellama.cli.warmup",
     "doctor": "edgellama.cli.doctor",
+    "completion": "edgellama.cli.completion",
 }
 
 
