@@ -12,20 +12,22 @@ the text ends up in the terminal's memory exactly once.
 import re
 import sys
 import time
+from copy import copy
 from typing import ClassVar
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token as Mark
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
-from rich.markdown import CodeBlock, Heading, HorizontalRule, Markdown
+from rich.markdown import CodeBlock, Heading, HorizontalRule, Markdown, MarkdownElement
 from rich.rule import Rule
 from rich.syntax import Syntax
 from rich.text import Text
 
 from .options import harmless
 
-SECONDS_BETWEEN_DRAWINGS = 0.04
+DRAWING_SHARE = 0.1  # of the time at most: the cores are for the model
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 # A line of these may yet become a rule, a heading, an item or a fence: it waits for a token more.
 _UNDECIDED = re.compile(r"[\s\-=*+_#>`~|.:\d)]*")
 
@@ -38,11 +40,12 @@ class MarkdownDisplay:
         # HTML and pictures stay as they are written; a character named by number could be any.
         self._parser = MarkdownIt("commonmark", {"html": False})
         self._parser.enable(["table", "strikethrough"]).disable(["image", "entity"])
+        self._blocks = _Blocks("", hyperlinks=False)
         self._live = _LiveRows()
         self._text = ""  # what is not written for good yet
         self._began = False  # something is
         self._inside = False  # and `_text` goes on with its last list or piece of code
-        self._drawn = 0.0
+        self._next_drawing = 0.0
 
     def wait(self, remark: str) -> None:
         """Show a remark where the answer will be."""
@@ -51,9 +54,11 @@ class MarkdownDisplay:
     def push(self, text: str) -> None:
         """More of the answer."""
         self._text += harmless(text)
-        if time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWINGS:
+        began = time.monotonic()
+        if began >= self._next_drawing:
             self._draw()
-            self._drawn = time.monotonic()
+            ended = time.monotonic()
+            self._next_drawing = ended + (ended - began) / DRAWING_SHARE
 
     def finish(self) -> None:
         """The answer has ended, however far it came: write the rest."""
@@ -74,7 +79,7 @@ class MarkdownDisplay:
             kept, rest = lines[:cut], lines[cut:]
             if blocks[-1].type == "fence":
                 rest.insert(0, lines[0])
-            self._keep("\n".join(kept), rest="\n".join(rest), inside=True)
+            self._keep("\n".join([*kept, ""]), rest="\n".join(rest), inside=True)
             rows = self._rows(self._text, ended=False)
         self._live.draw(rows[-height:], self._console.width)
 
@@ -95,22 +100,30 @@ class MarkdownDisplay:
         self._text, self._inside = rest, inside
 
     def _rows(self, text: str, *, ended: bool) -> list[str]:
-        """The rows of finished blocks and, unless `ended`, one that is not."""
+        """The rows of blocks with a blank one between; the last is finished only if `ended`."""
         marks = self._parse(text.split("\n"))
         if not marks:
             return []
         if self._inside:
             marks[0].meta["goes on"] = True
         marks[-1].meta["ended"] = ended
+        rows: list[str] = []
+        block: list[Mark] = []
+        for mark in marks:
+            block.append(mark)
+            if mark.level == 0 and mark.nesting <= 0:
+                rows += ["", *self._rows_of(block)]
+                block = []
+        return rows if self._began and not self._inside else rows[1:]
+
+    def _rows_of(self, block: list[Mark]) -> list[str]:
         with self._console.capture() as capture:
-            self._console.print(_Blocks(marks))
+            self._console.print(self._blocks.of(block))
         rows = [row.rstrip(" ") for row in capture.get().removesuffix("\n").split("\n")]
+        if block[0].type == "fence":
+            return rows
         filled = [i for i, row in enumerate(rows) if _plain(row).strip()] or [0]
-        # rich leaves rows blank before lists and around tables; in code they belong to it
-        first = 0 if marks[0].type == "fence" else filled[0]
-        end = len(rows) if marks[-1].type == "fence" else filled[-1] + 1
-        between = [""] if self._began and not self._inside else []
-        return between + rows[first:end]
+        return rows[filled[0] : filled[-1] + 1]  # rich leaves others blank around lists and tables
 
     def _parse(self, lines: list[str]) -> list[Mark]:
         return self._parser.parse("\n".join(lines))
@@ -148,19 +161,7 @@ def _height(row: str, width: int) -> int:
 
 
 def _plain(row: str) -> str:
-    return Text.from_ansi(row).plain
-
-
-class _Blocks(Markdown):
-    """Blocks that are parsed already, with line ends and addresses as they were written."""
-
-    def __init__(self, marks: list[Mark]) -> None:
-        super().__init__("", hyperlinks=False)
-        for mark in marks:
-            for inline in mark.children or ():
-                if inline.type == "softbreak":
-                    inline.type = "hardbreak"
-        self.parsed = marks
+    return _COLOUR.sub("", row)
 
 
 class _Heading(Heading):
@@ -201,10 +202,23 @@ class _Code(CodeBlock):
             yield Text("```", style="dim")
 
 
-_Blocks.elements = {
-    **Markdown.elements,
-    "heading_open": _Heading,
-    "hr": _Rule,
-    "fence": _Code,
-    "code_block": _Code,
-}
+class _Blocks(Markdown):
+    """Blocks that are parsed already."""
+
+    elements: ClassVar[dict[str, type[MarkdownElement]]] = {
+        **Markdown.elements,
+        "heading_open": _Heading,
+        "hr": _Rule,
+        "fence": _Code,
+        "code_block": _Code,
+    }
+
+    def of(self, marks: list[Mark]) -> "_Blocks":
+        """Others, with line ends as they were written."""
+        for mark in marks:
+            for inline in mark.children or ():
+                if inline.type == "softbreak":
+                    inline.type = "hardbreak"
+        blocks = copy(self)  # which costs a hundredth of a new one with its parser
+        blocks.parsed = marks
+        return blocks
