@@ -51,7 +51,12 @@ def serving(**environment: str) -> Iterator[str]:
         yield address[0].rstrip("/")
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        try:
+            process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
 
 
 @pytest.fixture(scope="session")

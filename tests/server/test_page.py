@@ -204,6 +204,21 @@ def test_a_conversation_is_renamed_exported_and_deleted(page: Any) -> None:
     expect(page.locator("#conversations a")).to_have_count(0)
 
 
+def test_a_conversation_deleted_amid_its_answer_does_not_come_back(page: Any) -> None:
+    with slow_line(page):
+        say(page, STORY)
+        expect(answers(page)).not_to_be_empty()
+        page.locator("#menu summary").click()
+        page.get_by_text("Delete…").click()
+        page.locator("#question [value=ok]").click()
+        expect(page.locator(".message")).to_have_count(0)
+    page.wait_for_timeout(300)
+    expect(page.locator("#conversations a")).to_have_count(0)
+    page.reload()
+    expect(page.locator("#model")).to_have_value("tiny")
+    expect(page.locator("#conversations a")).to_have_count(0)
+
+
 def test_another_tab_sees_the_answer(page: Any) -> None:
     ask(page, "Who are you?")
     other = page.context.new_page()
@@ -285,6 +300,12 @@ def test_a_full_context_says_the_numbers_and_what_to_do(page: Any) -> None:
     wait_for_answer(page)
     expect(trouble).to_be_hidden()
     expect(answers(page)).not_to_be_empty()
+
+
+def test_an_answer_that_fills_the_context_says_so(page: Any) -> None:
+    set_sampling(page, temperature="0", system="Pip is a fox. " * 185)
+    ask(page, STORY)
+    expect(page.locator(".assistant .note")).to_contain_text("the context is full")
 
 
 # --- troubles
