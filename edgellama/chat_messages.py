@@ -17,7 +17,7 @@ from typing import Any, NoReturn, NotRequired, TypeAlias, TypedDict
 
 from .errors import InvalidRequest
 from .tokenizer import check_text
-from .tools.definitions import Tool, Tools, check_name, check_tools
+from .tools.definitions import Tool, Tools, check_name, check_tools, is_deeper
 
 
 class Message(TypedDict):
@@ -163,10 +163,10 @@ def _check_call(i: int, where: str, call: object) -> Call:
     source = _text(i, f"{where}.function.arguments", function.get("arguments"))
     try:
         arguments = json.loads(source) if source.strip() else {}
-        json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
+        json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()  # no NaN, no halves
     except (ValueError, RecursionError):
         arguments = None
-    if not isinstance(arguments, dict):
+    if not isinstance(arguments, dict) or is_deeper(arguments):
         _refuse(
             i, f"{where}.function.arguments: expected a JSON object as text, found {source[:100]!r}"
         )

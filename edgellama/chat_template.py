@@ -120,9 +120,10 @@ def main() -> None:
     """The helper process."""
 
     request = json.load(sys.stdin)
+    environment = _environment(datetime.fromisoformat(request["now"]))  # slow if the disk is
     _limit_this_process()
     try:
-        answer = _render(request)
+        answer = _render(environment, request)
     except MemoryError:
         os._exit(1)  # no answer says that a limit was reached
     except Exception as error:
@@ -143,8 +144,8 @@ def _limit_this_process() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
 
 
-def _render(request: Mapping[str, Any]) -> dict[str, Any]:
-    template = _environment(datetime.fromisoformat(request["now"])).from_string(request["source"])
+def _render(environment: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+    template = environment.from_string(request["source"])
     results: list[dict[str, str]] = []
     always = {"add_generation_prompt": True, "tools": None, "documents": None}
     for conversation in request["conversations"]:

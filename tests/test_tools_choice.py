@@ -32,6 +32,10 @@ DOOR_CALL = '{"name": "open-door", "parameters": {"which": "back"}}'
 CLOCK_CALL = '{"name": "clock", "parameters": {}}'
 
 
+def deep(n: int) -> dict[str, Any]:
+    return {"not": deep(n - 1)} if n else {}
+
+
 def named(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name}}
 
@@ -175,6 +179,7 @@ def test_only_the_choice_none_hides_the_tools() -> None:
             r"tool 0 \(a\): parameters: expected the JSON schema of an object",
         ),
         ({"type": "function", "function": {"name": "a", "parameters": {"x": {1}}}}, "as JSON"),
+        ({"type": "function", "function": {"name": "a", "parameters": deep(99)}}, "64 levels"),
         (
             {"type": "function", "function": {"name": "a", "description": "\ud800"}},
             "lone surrogate",

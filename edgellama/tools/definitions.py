@@ -20,6 +20,7 @@ from edgellama.errors import InvalidRequest
 Tools: TypeAlias = Sequence[Mapping[str, Any]]
 
 MAX_TOOLS = 128  # as OpenAI
+MAX_DEPTH = 64  # of lists and objects in each other
 BUILT_IN_PARAMETERS = {
     "brave_search": "query",
     "wolfram_alpha": "query",
@@ -123,13 +124,24 @@ def _one_text(name: str) -> dict[str, Any]:
     return {"type": "object", "properties": {name: {"type": "string"}}, "required": [name]}
 
 
+def is_deeper(value: object, n: int = MAX_DEPTH) -> bool:
+    """Whether lists and objects stand in each other more than `n` deep."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if not isinstance(value, list | tuple):
+        return False
+    return n == 0 or any(is_deeper(item, n - 1) for item in value)
+
+
 def _check_json(where: str, value: object) -> None:
     """Raises InvalidRequest for what JSON, or UTF-8, cannot spell."""
+    if is_deeper(value):
+        raise InvalidRequest(f"{where}: its schema is more than {MAX_DEPTH} levels deep")
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
         raise InvalidRequest(f"{where}: its text holds a lone surrogate") from None
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         raise InvalidRequest(f"{where}: cannot be written as JSON: {error}") from None
 
 

@@ -12,11 +12,12 @@ import re
 from collections.abc import Callable, Collection, Generator
 from typing import TypeAlias, TypeVar
 
+from .definitions import MAX_DEPTH
+
 T = TypeVar("T")
 Reading: TypeAlias = Generator[None, str, T]  # is sent one character at a time, returns a T
 
 END = ""  # sent, and read again and again, where the stream ends
-MAX_DEPTH = 64  # of arrays and objects in each other
 
 _SPACE = frozenset(" \t\r\n")
 _OF_NUMBERS = frozenset("+-.0123456789eE")
