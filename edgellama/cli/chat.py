@@ -99,15 +99,16 @@ def run(args: argparse.Namespace) -> int:
             )
         chat = Conversation(
             llm,
-            system=args.system or "",
-            settings=settings,
+            settings,
             keeps=not args.private and (in_terminal or args.resume is not None),
             display=_display(args.plain) if in_terminal else PlainDisplay,
             stats=args.stats,
         )
         if args.resume is not None:
             chat.load(args.resume)
-            chat.system = chat.system if args.system is None else args.system
+        if args.system is not None:
+            chat.system = args.system
+            chat.changed()
         if not in_terminal:
             return _talk_through_pipe(chat)
         print(f"edgellama {__version__}: {llm.config.name}, context of {llm.n_ctx:,} tokens.")

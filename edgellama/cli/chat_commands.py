@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgellama.errors import InvalidRequest
-from edgellama.saved_chats import list_chats
+from edgellama.saved_chats import chats_folder, list_chats
 
 from .chat_session import Conversation
 from .options import describe, harmless, note, read_text_file
+
+MAX_LISTED = 20
 
 
 class Leave(Exception):
@@ -96,10 +98,12 @@ def _load(chat: Conversation, name: str) -> None:
         note(f"{name}: {_messages(len(chat.turns))}, {chat.n_used:,} tokens")
         return
     saved = list_chats()
-    for known, entry in saved.items():
+    for known, entry in list(saved.items())[:MAX_LISTED]:
         first = entry.messages[0]["content"] if entry.messages else ""
         when = f"{entry.updated.astimezone():%Y-%m-%d %H:%M}"
         _say(f"{known:28} {when}  {len(entry.messages):3} messages  {_shortened(first)}")
+    if len(saved) > MAX_LISTED:
+        note(f"and {len(saved) - MAX_LISTED} older ones, in {chats_folder()}")
     if not saved:
         note("nothing was saved yet; /save NAME does")
 

@@ -56,16 +56,15 @@ class Conversation:
     def __init__(
         self,
         llm: Llama,
-        *,
-        system: str,
         settings: Settings,
+        *,
         keeps: bool,
         display: Callable[[], Display] = PlainDisplay,
         stats: bool = False,
     ) -> None:
         """keeps: save each turn as `last`. display: made anew for each answer."""
         self.llm = llm
-        self.system = system
+        self.system = ""
         self.settings = settings
         self.turns: list[Message] = []  # user and assistant in alternation
         self.attachments: list[str] = []  # texts that the next message will begin with
@@ -157,12 +156,13 @@ class Conversation:
                 display.push(token.text)
         finally:
             generation.close()
-            display.finish()
             if pieces:
                 self.turns = [*turns, {"role": "assistant", "content": "".join(pieces)}]
                 self.attachments = []
                 self.last = generation
                 self.n_used = generation.prompt_tokens + len(pieces)
+            display.finish()
+            if pieces:
                 self._keep()
         self._report(generation, cut=finish == "length" and len(pieces) != self.settings.max_tokens)
 

@@ -87,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
             note(f"to make room, {answer.context.dropped_tokens:,} tokens were left out")
         if answer.finish_reason == "length" and len(answer.tokens) != args.max_tokens:
             note(f"stopped: the context of {llm.n_ctx:,} tokens is full")
+        elif answer.finish_reason == "length" and grammar is not None:
+            note(f"stopped after {args.max_tokens:,} tokens, before the form was whole; see -n")
         if args.stats:
             note(describe(answer.timings))
     return 0
