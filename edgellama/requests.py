@@ -108,7 +108,9 @@ class Answering(Reading):
         self._context = context
         constraint = None
         if request.grammar is not None:
-            constraint = request.grammar.start(tokenizer, request.stop_ids)
+            constraint = request.grammar.start(
+                tokenizer, request.stop_ids, continues=request.continues
+            )
         self._sampler = Sampler(
             request.params, request.prompt, constraint=constraint, tokenizer=tokenizer
         )
