@@ -7,6 +7,7 @@ are a built-in format until tools come in: those leave tools out, and the built-
 where it has a place, or write them in their own way, and are then followed.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ from .chat_formats import CHAT_FORMATS, BuiltInFormat
 from .chat_messages import ROLES, Message, Messages, check_conversation
 from .errors import EdgellamaError, InvalidRequest
 from .tokenizer import Tokenizer
+from .tools.calls import LLAMA_FORM, CallForm
 from .tools.definitions import Tools
 
 __all__ = [
@@ -41,6 +43,10 @@ class ChatFormat(Protocol):
     @property
     def stop_strings(self) -> tuple[str, ...]:
         """Texts at which an answer is over, for models that were trained on plain text."""
+
+    @property
+    def call_form(self) -> CallForm:
+        """How it writes a tool call, and how one is enforced."""
 
     def prompt(
         self,
@@ -75,6 +81,10 @@ class MixedFormat:
     @property
     def stop_strings(self) -> tuple[str, ...]:
         return self.plain.stop_strings
+
+    @property
+    def call_form(self) -> CallForm:
+        return self.with_tools.call_form
 
     def prompt(
         self,
@@ -120,6 +130,7 @@ def find_chat_format(tokenizer: Tokenizer, name: str | None = None) -> ChatForma
         source,
         _end_ids(tokenizer, plain),
         shows_tools=isinstance(tooled[0], str) and _TOOL_NAME in tooled[0],
+        call_form=_call_form(tooled),
     )
     for built_in in CHAT_FORMATS.values():
         try:
@@ -190,6 +201,11 @@ _SUM = _function(
     description='The sum of two numbers, "a" and "b".',
     parameters={"type": "object", "properties": {"a": {"type": "number"}}, "required": ["a"]},
 )
+_CALL = re.compile(
+    r'((?:<tool_call>\s*)?\{\s*"name": *")'
+    + _TOOL_NAME
+    + r'(", *"(?:parameters|arguments)": *)\{"b": "é", "a": 2.0\}(\}(?:\s*</tool_call>)?)'
+)
 _SEARCH = _function("brave_search")
 _TOOL_SAMPLES: Sequence[tuple[Messages, Tools]] = (
     ([{"role": "user", "content": " 2 + 2?\n"}], [_SUM]),
@@ -212,6 +228,17 @@ _TOOL_SAMPLES: Sequence[tuple[Messages, Tools]] = (
     ),
     ([{"role": "user", "content": "Who?"}], [_SEARCH, _SUM, _function("code_interpreter")]),
 )
+
+
+def _call_form(rendered: Sequence[str | EdgellamaError]) -> CallForm:
+    """How the template writes a call, where that is a form of JSON that ToolReader knows."""
+    for text in rendered:
+        match = _CALL.search(text) if isinstance(text, str) else None
+        if match is not None:
+            opening, middle, closing = match.groups()
+            separator = "\n" if "<tool_call>" in opening else LLAMA_FORM.separator
+            return CallForm(opening, middle, closing, separator)
+    return LLAMA_FORM
 
 
 def _end_ids(tokenizer: Tokenizer, rendered: Sequence[str | EdgellamaError]) -> frozenset[int]:

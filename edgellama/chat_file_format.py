@@ -18,6 +18,7 @@ from .chat_messages import Conversation, Messages, check_conversation
 from .chat_template import render
 from .errors import EdgellamaError, InvalidRequest
 from .tokenizer import Tokenizer
+from .tools.calls import LLAMA_FORM, CallForm
 from .tools.definitions import BUILT_IN_PARAMETERS, Tools
 
 # In tools and calls: words that templates compare with, and nobody's own.
@@ -36,6 +37,7 @@ class TemplateFormat:
     source: str
     end_ids: frozenset[int] = frozenset()  # seen behind an answer, beyond the vocabulary's own
     shows_tools: bool = True  # else it leaves them out, and they are put in words
+    call_form: CallForm = LLAMA_FORM
     name: str = "template"
     stop_strings: tuple[str, ...] = ()
 

@@ -17,6 +17,7 @@ from typing import TypeAlias
 from .chat_messages import Call, Conversation, Messages, Said, check_conversation
 from .errors import InvalidRequest
 from .tokenizer import Tokenizer
+from .tools.calls import LLAMA_FORM, CallForm
 from .tools.definitions import Tool, Tools
 
 
@@ -39,6 +40,7 @@ class BuiltInFormat:
     write: Callable[[Conversation, datetime], list[Part]]
     stop_tokens: tuple[str, ...] = ()  # beyond the vocabulary's own
     stop_strings: tuple[str, ...] = ()
+    call_form: CallForm = LLAMA_FORM
 
     def prompt(
         self,

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from llama3_vocabulary import SPECIALS
 from test_chat import CHATML, LLAMA3_DATED, NOW, PUBLISHED, conversation, found, spm
 
-from edgellama.chat import CHAT_FORMATS, MixedFormat, TemplateFormat
+from edgellama.chat import CHAT_FORMATS, ChatFormat, MixedFormat, TemplateFormat
 from edgellama.errors import InvalidRequest
 from edgellama.tokenizer import Tokenizer
-from edgellama.tools import parse_calls
+from edgellama.tools import parse_calls, tool_grammar
 
 # What Hugging Face's templates of Llama 3.1 and 3.2 write where tools are in play, in our words.
 ASK = (
@@ -180,7 +180,9 @@ def test_a_built_in_format_writes_tools_as_its_template(
     name: str, messages: Any, tools: Any, searches: bool
 ) -> None:
     searches = searches and name == "llama3.1"
-    own = {"builtin_tools": ["brave_search", "code_interpreter"]} if searches else {}
+    own: dict[str, list[str]] = {}
+    if searches:
+        own = {"builtin_tools": ["brave_search", "code_interpreter"]}
     expected = as_transformers(WITH_TOOLS[name], messages, tools, **own)
     offered = [*tools, *(function(name) for name in own.get("builtin_tools", ()))]
     now = datetime.now()  # transformers has no other
@@ -294,7 +296,8 @@ def test_developers_are_the_system_and_parts_are_texts() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     messages: Any = [{"role": "developer", "content": "s"}, {"role": "user", "content": parts}]
     same = conversation("a\nb", system="s")
-    for format in (*CHAT_FORMATS.values(), TemplateFormat(CHATML)):
+    formats: list[ChatFormat] = [*CHAT_FORMATS.values(), TemplateFormat(CHATML)]
+    for format in formats:
         assert format.prompt(VOCABULARY, messages, now=NOW) == format.prompt(
             VOCABULARY, same, now=NOW
         )
@@ -303,8 +306,12 @@ def test_developers_are_the_system_and_parts_are_texts() -> None:
 @pytest.mark.parametrize("name", ["llama3", "llama3.1", "llama3.2"])
 @pytest.mark.parametrize("tool", ["lamp", "brave_search", "code_interpreter"])
 def test_what_a_prompt_says_of_a_call_is_read_as_that_call(name: str, tool: str) -> None:
-    arguments = {"lamp": {"on": [1, "é\n"]}, "brave_search": {"query": 'a "b" c'}}
-    given = arguments.get(tool, {"code": "print(1)"})
+    arguments: dict[str, dict[str, Any]] = {
+        "lamp": {"on": [1, "é\n"]},
+        "brave_search": {"query": 'a "b" c'},
+        "code_interpreter": {"code": "print(1)"},
+    }
+    given = arguments[tool]
     tools = [LAMP, SEARCH, function("code_interpreter")]
     messages = [*conversation("a"), *called(tool, given, "b")]
     text = CHAT_FORMATS[name].text(VOCABULARY, messages, tools=tools, now=NOW)
@@ -362,7 +369,8 @@ def poisoned(text: str) -> tuple[list[Any], list[Any]]:
 @pytest.mark.parametrize("name", [*CHAT_FORMATS, *WITH_TOOLS, CHATML, SHOWS_ALL])
 def test_nobody_can_write_a_control_token_in_any_place(name: str) -> None:
     sources = {key: value + " {# a stranger's #}" for key, value in WITH_TOOLS.items()}
-    formats = [CHAT_FORMATS[name]] if name in CHAT_FORMATS else [TemplateFormat(name)]
+    formats: list[ChatFormat] = []
+    formats += [CHAT_FORMATS[name]] if name in CHAT_FORMATS else [TemplateFormat(name)]
     formats += [TemplateFormat(sources[name])] if name in sources else []
     for format in formats:
 
@@ -414,3 +422,49 @@ def test_what_a_template_refuses_of_tools_is_told_in_its_words() -> None:
 def test_the_published_template_without_tools_is_still_the_format() -> None:
     assert "left out here" in LLAMA3_DATED
     assert found(vocabulary(PUBLISHED["llama3.1"])) is CHAT_FORMATS["llama3.1"]
+
+
+HERMES = """
+{%- for m in messages %}
+    {{- '<|im_start|>' ~ m.role ~ '\\n' }}
+    {%- if loop.first and tools %}{{ tools | tojson }}{% endif %}
+    {%- for call in m.tool_calls or [] %}
+        {{- '<tool_call>\\n{"name": "' ~ call.function.name ~ '", "arguments": ' }}
+        {{- call.function.arguments | tojson ~ '}\\n</tool_call>' }}
+    {%- endfor %}
+    {{- m.content ~ '<|im_end|>\\n' }}
+{%- endfor %}
+{{- '<|im_start|>assistant\\n' }}"""
+
+
+@pytest.mark.parametrize(
+    ("source", "call"),
+    [
+        (HERMES, '<tool_call>\n{"name": "lamp", "arguments": {"on": true}}\n</tool_call>'),
+        (
+            WITH_TOOLS["llama3.2"].replace('"parameters": \'', '"arguments": \''),
+            '{"name": "lamp", "arguments": {"on": true}}',
+        ),
+        (WITH_TOOLS["llama3.1"], '{"name": "lamp", "parameters": {"on": true}}'),
+        (CHATML, '{"name": "lamp", "parameters": {"on": true}}'),
+    ],
+)
+def test_a_call_is_enforced_in_the_form_that_the_template_writes(source: str, call: str) -> None:
+    tokenizer = vocabulary(source)
+    format = found(tokenizer)
+    prompt = format.prompt(tokenizer, HISTORY, tools=[LAMP], now=NOW)
+    assert call in tokenizer.decode(prompt)
+    required = tool_grammar([LAMP], "required", format)
+    assert required is not None
+    two = f"{call}{format.call_form.separator}{call}"
+    for answer in (call, two):
+        assert required.check(answer)
+        assert parse_calls(answer, [LAMP])[0] == ""
+        assert len(parse_calls(answer, [LAMP])[1]) == answer.count("lamp")
+    assert not required.check(call.replace("name", "Name"))
+    strict = {**LAMP, "function": {**LAMP["function"], "strict": True}}
+    free = tool_grammar([strict], "auto", format)
+    assert free is not None
+    assert free.check("Hello")
+    assert free.check(two)
+    assert not free.check(call.replace("true", "1"))

@@ -19,6 +19,19 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class CallForm:
+    """How a chat format writes a call in JSON: opening name middle arguments closing."""
+
+    opening: str = '{"name": "'
+    middle: str = '", "parameters": '
+    closing: str = "}"
+    separator: str = "; "  # between two calls
+
+
+LLAMA_FORM = CallForm()
+
+
+@dataclass(frozen=True, slots=True)
 class TextDelta:
     """More of the answer's text."""
 

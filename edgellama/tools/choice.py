@@ -6,8 +6,9 @@
     "required"     all                   one call or, if `parallel`, several; nothing else
     a function     all                   one call of that function; nothing else
 
-Calls are enforced in JSON, {"name": ..., "parameters": ...}: every chat format here either was
-trained on it or asks for it in words.
+Calls are enforced in JSON, as the chat format writes them: {"name": ..., "parameters": ...} in all
+that edgellama knows, which either were trained on it or ask for it in words; in a file's own
+template as its text of a call shows.
 """
 
 import json
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgellama.errors import InvalidRequest
 
+from .calls import LLAMA_FORM, CallForm
 from .definitions import Tool, Tools, check_tools
 
 if TYPE_CHECKING:
@@ -66,33 +68,40 @@ def tool_grammar(
     """What an answer must be to follow `tool_choice`; None where any text will do.
 
     Raises InvalidRequest naming the tool and what of its schema cannot be enforced.
-    chat_format: reserved for formats with a form of calls of their own.
+    chat_format: whose form of calls is enforced; None stands for Llama's.
     """
     checked = check_tools(tools)
     choice = check_tool_choice(tool_choice, checked)
+    form = LLAMA_FORM if chat_format is None else chat_format.call_form
     if isinstance(choice, Tool):
-        return _grammar([choice], several=False)
+        return _grammar([choice], form, several=False)
     if choice == "required":
-        return _grammar(checked, several=parallel)
+        return _grammar(checked, form, several=parallel)
     if choice == "auto" and any(tool.strict for tool in checked):
-        return _grammar(checked, several=parallel, or_text=True)
+        return _grammar(checked, form, several=parallel, or_text=True)
     return None
 
 
-def _grammar(tools: Sequence[Tool], *, several: bool, or_text: bool = False) -> "Grammar":
+def _grammar(
+    tools: Sequence[Tool], form: CallForm, *, several: bool, or_text: bool = False
+) -> "Grammar":
     from edgellama.grammar import Grammar
 
     rules = ["start: calls | TEXT" if or_text else "start: calls"]
-    rules.append('calls: call ("; " call)*' if several else "calls: call")
+    more = f" ({json.dumps(form.separator)} call)*" if several else ""
+    rules.append(f"calls: call{more}")
     rules.append("call: " + " | ".join(f"call_{i}" for i in range(len(tools))))
     for i, tool in enumerate(tools):
         free = or_text and not tool.strict
         schema: Mapping[str, Any] = {"type": "object"} if free else tool.parameters
-        opening = json.dumps(f'{{"name": "{tool.name}", "parameters": ')
-        rules.append(f'call_{i}: {opening} arguments_{i} "}}"')
+        opening, closing = (
+            json.dumps(form.opening + tool.name + form.middle),
+            json.dumps(form.closing),
+        )
+        rules.append(f"call_{i}: {opening} arguments_{i} {closing}")
         rules.append(f"arguments_{i}: %json {json.dumps(schema)}")
     if or_text:
-        rules.append(_text_beside_calls(tools))
+        rules.append(_text_beside_calls(tools, form))
     try:
         return Grammar.lark("\n".join(rules))
     except InvalidRequest:
@@ -110,7 +119,7 @@ def _check_enforceable(tool: Tool) -> None:
         raise InvalidRequest(f"tool {tool.name}: parameters: {error}") from None
 
 
-def _text_beside_calls(tools: Sequence[Tool]) -> str:
+def _text_beside_calls(tools: Sequence[Tool], form: CallForm) -> str:
     """The rule of any text in which no call of a strict tool would be found.
 
     Nor does it begin as a call of any tool: what follows must decide between the two at once.
@@ -123,7 +132,8 @@ def _text_beside_calls(tools: Sequence[Tool]) -> str:
         rf"[\[,]{space}{strict}\(",
         rf"{strict}\.call\(",
     )
-    begins = rf'/\{{"name": "{_any_name(tools)}"(?s:.*)/'
+    opening = "".join(f"\\x{byte:02x}" for byte in form.opening.encode("ascii"))
+    begins = rf'/{opening}{_any_name(tools)}"(?s:.*)/'
     return f"TEXT: /(?s:.*)/ & ~{begins} & ~/(?s:.*)({'|'.join(calls)})(?s:.*)/"
 
 
