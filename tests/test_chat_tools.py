@@ -120,7 +120,7 @@ def as_transformers(
     for message in given:
         for call in message.get("tool_calls", ()):
             call["function"]["arguments"] = json.loads(call["function"]["arguments"])
-    texts, _ = render_jinja_template(
+    rendered = render_jinja_template(
         conversations=[given],
         chat_template=source,
         tools=tools or None,
@@ -129,7 +129,7 @@ def as_transformers(
         eos_token="</s>",
         **variables,
     )
-    text: str = texts[0]
+    text: str = rendered[0][0]
     return text
 
 

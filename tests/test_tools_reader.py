@@ -116,6 +116,14 @@ FORMS = [
         [("brave_search", '{"query": "say \\"hi\\" (now)"}')],
     ),
     ('brave_search.call(query="who?")', "", [("brave_search", '{"query": "who?"}')]),
+    (f'{PYTHON_TAG}get_weather.call(city="Paris", days=2)', "", [PARIS]),
+    (f'{PYTHON_TAG}get_weather(city="Paris", days=2)\n', "", [PARIS]),
+    (f"{PYTHON_TAG}clock().now", "", [("code_interpreter", '{"code": "clock().now"}')]),
+    (
+        f"{PYTHON_TAG}clock(a=1); clock(a=2)",
+        "",
+        [("code_interpreter", '{"code": "clock(a=1); clock(a=2)"}')],
+    ),
     (
         f'{PYTHON_TAG}import math\nprint("π", {{1: [2]}})',
         "",

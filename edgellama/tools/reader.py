@@ -6,8 +6,8 @@ r"""Tool calls in what a model writes, found while it writes.
     <function=f>{"a": 1}</function>             the other form of 3.1
     <tool_call>{"name": ...}</tool_call>        not Llama's own, but of many who fine-tuned it
     [f(a=1), g(b='x')]                          Python, as 3.2 is asked for
-    <|python_tag|>brave_search.call(query="a")  the tools that 3.1 knows; any form above, or code,
-    <|python_tag|>print(1)                      may stand behind the tag
+    <|python_tag|>brave_search.call(query="a")  the tools that 3.1 knows; any form above, f(a=1),
+    <|python_tag|>print(1)                      or code may stand behind the tag
 
 Forms: https://www.llama.com/docs/model-cards-and-prompt-formats/llama3_1 and .../llama3_2
 
@@ -36,7 +36,7 @@ from .scanner import END, NotACall, Reading, Scanner, mended
 PYTHON_TAG = "<|python_tag|>"
 _FUNCTION_TAG, _CALL_TAG = "<function=", "<tool_call>"
 _KEYS = {"name", "parameters", "arguments"}
-_ONE_TEXT = re.compile(r'(\w+)="(.*)"\)\s*', re.DOTALL)
+_ONE_TEXT = re.compile(r'(\w+)="(.*)"\)', re.DOTALL)
 
 
 class _Piece(Protocol):
@@ -178,7 +178,7 @@ class ToolReader:
             elif char == "[":
                 yield from self._list()
             else:
-                yield from self._built_in_call(to_the_end=True)
+                yield from self._call_to_the_end()
         except NotACall:
             if self._code_name is None or len(self._calls) > n_calls:
                 raise
@@ -197,7 +197,7 @@ class ToolReader:
         self._argue('"}')
 
     def _function_call(self) -> Reading[None]:
-        name = yield from self._scanner.word(self._names, ">")
+        name = yield from self._scanner.word(self._names, (">",))
         yield from self._scanner.expect(">")
         yield from self._scanner.space()
         if (yield from self._scanner.peek()) == "{":
@@ -283,7 +283,7 @@ class ToolReader:
                 yield from self._json_call()
                 yield from scanner.space()
             else:
-                name = yield from scanner.word(self._names, "(")
+                name = yield from scanner.word(self._names, ("(",))
                 yield from scanner.expect("(")
                 arguments = yield from self._python_arguments()
                 yield from scanner.space()
@@ -295,24 +295,32 @@ class ToolReader:
             yield from scanner.take()
         yield from scanner.expect("]")
 
-    def _built_in_call(self, *, to_the_end: bool = False) -> Reading[None]:
-        """brave_search.call(query="..."), of which models do not escape the quotes.
+    def _built_in_call(self) -> Reading[None]:
+        """brave_search.call(query="...") without a tag."""
+        name = yield from self._scanner.word(self._built_in, (".",))
+        yield from self._scanner.expect(".call(")
+        arguments = yield from self._python_arguments()
+        if arguments is None:
+            raise NotACall
+        self._call(name, arguments)
 
-        to_the_end: the answer holds nothing else, so that the last quote is the text's end.
+    def _call_to_the_end(self) -> Reading[None]:
+        """f.call(a="...") or f(a="..."), of any function, with nothing behind it.
+
+        Models do not escape the quotes in a text: the last one is its end.
         """
         scanner = self._scanner
-        name = yield from scanner.word(self._built_in, ".")
-        yield from scanner.expect(".call(")
+        name = yield from scanner.word(self._names, (".", "("))
+        if (yield from scanner.peek()) == ".":
+            yield from scanner.expect(".call")
+        yield from scanner.expect("(")
         begin = len(scanner.held)
-        try:
-            arguments = yield from self._python_arguments()
-        except NotACall:  # some quote never ended
-            arguments = None
-        if arguments is None and to_the_end:
-            while (yield from scanner.peek()) != END:
-                yield from scanner.take()
-            match = _ONE_TEXT.fullmatch("".join(scanner.held[begin:]))
-            arguments = match and json.dumps({match[1]: match[2]}, ensure_ascii=False)
+        while (yield from scanner.peek()) != END:
+            yield from scanner.take()
+        source = "".join(scanner.held[begin:]).rstrip()
+        arguments = literal_arguments(source[:-1]) if source.endswith(")") else None
+        if arguments is None and (match := _ONE_TEXT.fullmatch(source)):
+            arguments = json.dumps({match[1]: match[2]}, ensure_ascii=False)
         if arguments is None:
             raise NotACall
         self._call(name, arguments)

@@ -68,11 +68,11 @@ class Scanner:
                 raise NotACall
             yield from self.take()
 
-    def word(self, words: Collection[str], end: str = "") -> Reading[str]:
-        """One of `words`, with `end` as the next character if it is given."""
+    def word(self, words: Collection[str], ends: Collection[str] = ()) -> Reading[str]:
+        """One of `words`, with one of `ends` as the next character if there are any."""
         read = ""
         while True:
-            if read in words and (not end or (yield from self.peek()) == end):
+            if read in words and (not ends or (yield from self.peek()) in ends):
                 return read
             read += yield from self.peek()
             # At the END nothing is added, and what was a beginning is all there will be.
@@ -83,7 +83,7 @@ class Scanner:
     def quoted(self, words: Collection[str]) -> Reading[str]:
         """One of `words` as a JSON string."""
         yield from self.expect('"')
-        read = yield from self.word(words, '"')
+        read = yield from self.word(words, ('"',))
         yield from self.expect('"')
         return read
 
