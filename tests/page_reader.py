@@ -35,9 +35,9 @@ STORY = "Tell me a story about a fox named Pip."
 
 
 @contextmanager
-def serving(**environment: str) -> Iterator[str]:
-    """A server of the shipped model, in a process of its own: its address."""
-    command = [sys.executable, "-m", "edgellama", "serve", "--port", "0"]
+def serving(*models: str, **environment: str) -> Iterator[str]:
+    """A server of these or the shipped model, in a process of its own: its address."""
+    command = [sys.executable, "-m", "edgellama", "serve", "--port", "0", *models]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=os.environ | environment
     )
@@ -77,12 +77,20 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def reader(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """reader(address, width=..., ...) -> the page, in a browser that knows nothing yet."""
+    """reader(address, width=..., ...) -> the page, in a browser that knows nothing yet.
+
+    model: the one that the page has chosen when it is ready; None: it will not be.
+    """
     contexts = []
     complaints: list[str] = []
 
     def open_page(
-        address: str, width: int = 1100, height: int = 700, ready: bool = True, **options: Any
+        address: str,
+        *,
+        width: int = 1100,
+        height: int = 700,
+        model: str | None = "tiny",
+        **options: Any,
     ) -> Any:
         context = chromium.new_context(viewport={"width": width, "height": height}, **options)
         context.set_default_timeout(15_000)
@@ -104,8 +112,8 @@ def reader(chromium: Any) -> Iterator[Callable[..., Any]]:
         context.on("page", watch)
         page = context.new_page()
         page.goto(address)
-        if ready:
-            expect(page.locator("#model")).to_have_value("tiny")
+        if model is not None:
+            expect(page.locator("#model")).to_have_value(model)
         return page
 
     yield open_page

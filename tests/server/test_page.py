@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from edgellama.llama import shipped_model
+
 pytest.importorskip("playwright", reason="needs the extra `test`: playwright, to drive Chromium")
 pytest.register_assert_rewrite("page_reader")
 
@@ -124,6 +126,26 @@ def test_a_setting_out_of_range_is_not_accepted(page: Any) -> None:
     assert page.locator("#settings").is_visible()
     page.keyboard.press("Escape")
     assert not page.locator("#settings").is_visible()
+
+
+def test_each_conversation_has_the_model_that_was_chosen_for_it(
+    reader: Callable[..., Any],
+) -> None:
+    with shipped_model() as path, serving(f"one={path}", f"two={path}") as address:
+        page = reader(address, model="one")
+        sent = requests_of(page)
+        page.locator("#model").select_option("two")
+        ask(page, "Who are you?")
+        expect(page.locator("#tokens")).to_contain_text("of 1,024")  # known once it is loaded
+        page.reload()
+        expect(page.locator("#model")).to_have_value("two")
+        page.evaluate("location.hash = ''")
+        expect(page.locator(".message")).to_have_count(0)
+        page.locator("#model").select_option("one")
+        ask(page, "Who are you?")
+        page.go_back()
+        expect(page.locator("#model")).to_have_value("two")
+        assert [body["model"] for body in sent] == ["two", "one"]
 
 
 # --- conversations
@@ -334,7 +356,7 @@ def test_a_message_without_an_answer_can_be_answered_after_a_reload(page: Any) -
 
 def test_a_key_is_asked_for_and_forgotten_with_the_tab(reader: Callable[..., Any]) -> None:
     with serving(EDGELLAMA_API_KEY="open-sesame") as address:
-        page = reader(address, ready=False)
+        page = reader(address, model=None)
         key = page.get_by_label("API key")
         key.fill("a wrong one")
         key.press("Enter")
