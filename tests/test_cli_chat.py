@@ -122,6 +122,16 @@ def test_a_base_model_is_refused_in_words(chat: Chat, tiny_llama: Path) -> None:
     )
 
 
+def test_a_pipe_gets_markdown_as_it_is(chat: Chat, tiny_llama: Path) -> None:
+    done = chat("hello\n", tiny_llama, "--regex", r"\*\*bold\*\* and `code`")
+    assert done.stdout == "**bold** and `code`\n"
+
+
+def test_a_setting_says_what_it_does(chat: Chat, tiny_llama: Path) -> None:
+    done = chat("/set top-k\n", tiny_llama)
+    assert re.fullmatch(r"\[top_k: 40 \(choose among the K .*\)\]\n", done.stderr)
+
+
 def test_an_unknown_command_is_told_the_closest(chat: Chat, tiny_llama: Path) -> None:
     done = chat("/stat\n", tiny_llama)
     assert done.stderr == "[/stat is not a command; did you mean /stats?]\n"

@@ -212,6 +212,24 @@ def test_what_was_typed_can_be_recalled_by_this_user_alone(
     again.wait_for(">>> the little cat")
 
 
+def test_a_history_that_is_damaged_or_too_long_is_no_hindrance(
+    chat: Open, tiny_llama: Path, data_folder: Path
+) -> None:
+    data_folder.mkdir(mode=0o700)
+    damaged = b"+the little cat\n\xff\xfe\x00+\x1b[2J\n# no line\n+once"
+    (data_folder / "history").write_bytes(damaged)
+    terminal = chat(tiny_llama, "-n", "5")
+    terminal.say("hello")
+    terminal.press(CTRL_D)
+    assert terminal.exit_status() == 0
+    assert (data_folder / "history").read_bytes().startswith(damaged)
+    (data_folder / "history").write_bytes(b"#\n+the little cat\n" * 300_000)
+    again = chat(tiny_llama, "-n", "5")
+    again.say("hello")
+    assert (data_folder / "history").stat().st_size < 100
+    assert (data_folder / "history.before").stat().st_size > 5_000_000
+
+
 def test_private_keeps_nothing(chat: Open, tiny_llama: Path, data_folder: Path) -> None:
     terminal = chat(tiny_llama, "-n", "5", "--private")
     terminal.say("the little cat")
@@ -285,6 +303,18 @@ def test_what_a_model_says_cannot_steer_the_terminal(chat: Open, tiny_llama: Pat
         # All that may be there: colours, movements of the cursor by rows, what the prompt needs.
         known = r"\x1b\[(\d+(;\d+)*)?[mAKJCDH]|\x1b\[\?\d+[hl]|\x1b\[6n|[\r\n\t]"
         assert not re.search("[\x00-\x1f\x7f-\x9f]", re.sub(known, "", said))
+
+
+def test_markdown_on_a_terminal_and_as_it_is_elsewhere(chat: Open, tiny_llama: Path) -> None:
+    said = r"\*\*bold\*\* and `code`"
+    rendered = chat(tiny_llama, "--regex", said)
+    rendered.say("hello")
+    assert ">>> hello\nbold and code\n" in rendered.text
+    assert "\x1b[1mbold\x1b[0m" in rendered.received
+    for plain in ({"arguments": ["--plain"]}, {"environment": {"NO_COLOR": "1"}}):
+        as_it_is = chat(tiny_llama, "--regex", said, *plain.pop("arguments", []), **plain)
+        as_it_is.say("hello")
+        assert ">>> hello\n**bold** and `code`\n" in as_it_is.text
 
 
 def test_colour_only_where_it_is_welcome(chat: Open, tiny_llama: Path) -> None:

@@ -4,6 +4,7 @@ All that commands say goes to stderr: standard output is for answers.
 """
 
 import difflib
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable
@@ -63,8 +64,10 @@ def _set(chat: Conversation, text: str) -> None:
     name = {"temp": "temperature"}.get(name, name.replace("-", "_"))
     settings = chat.settings
     if not name:
+        width = shutil.get_terminal_size().columns - 1
         for known, words in settings.names.items():
-            _say(f"{known:22} {settings[known]:10} {words}")
+            row = f"{known:22} {settings[known]:8} {words}"
+            _say(row if len(row) <= width else f"{row[: width - 1]}…")
         return
     if name not in settings.names:
         close = difflib.get_close_matches(name, settings.names, n=1)
@@ -72,7 +75,9 @@ def _set(chat: Conversation, text: str) -> None:
         raise InvalidRequest(f"{name} is not a setting{meant}")
     if value.strip():
         settings.set(name, value.strip())
-    note(f"{name}: {settings[name]}")
+        note(f"{name}: {settings[name]}")
+    else:
+        note(f"{name}: {settings[name]} ({settings.names[name]})")
 
 
 def _show(chat: Conversation, _: str) -> None:
@@ -173,7 +178,7 @@ def _stats(chat: Conversation, _: str) -> None:
 def _help(chat: Conversation, _: str) -> None:
     for name, command in COMMANDS.items():
         _say(f"{f'{name} {command.argument}':18} {command.help}")
-    _say('A message goes on after a backslash at the end of a line, or between """ and """.')
+    _say('Alt-Enter, \\ at the end of a line or """ around it give a message more lines.')
 
 
 def _bye(chat: Conversation, _: str) -> None:
