@@ -155,13 +155,16 @@ class _Shape:
         envelope = self._envelope | {"object": "chat.completion.chunk"}
         answers = [_Chunks(self, envelope, i, g) for i, g in enumerate(self._generations)]
         yield b"".join(answer.opening() for answer in answers)
+        closing = DONE
+        n_left = len(answers)
         async for pieces in in_turn(self._generations):
-            data = b"".join(answers[i].push(tokens) for i, tokens in pieces)
+            data = b"".join([answers[i].push(tokens) for i, tokens in pieces])
+            n_left -= sum(not tokens for _, tokens in pieces)
+            if not n_left and self.asked.options.include_usage:
+                usage = shapes.usage(self._generations)
+                closing = event({**envelope, "choices": [], "usage": usage}) + DONE
             if data:
-                yield data
-        if self.asked.options.include_usage:
-            yield event({**envelope, "choices": [], "usage": shapes.usage(self._generations)})
-        yield DONE
+                yield data if n_left else data + closing
 
 
 class _Chunks:

@@ -158,6 +158,7 @@ class _Shape:
         finishes: list[str | None] = [None] * len(self._generations)
         for i in range(len(self._generations) if self._asked.echo else 0):
             yield self._event(self._choice(i, (), self._asked.echoed(self._llama, i)))
+        n_left = len(self._generations)
         async for pieces in in_turn(self._generations):
             data = b""
             for i, tokens in pieces:
@@ -169,11 +170,13 @@ class _Shape:
                 else:
                     end = self._choice(i, (), finish=finishes[i] or "stop")
                     data += self._event(end, **self._costs(self._generations[i]))
+                    n_left -= 1
+            if not n_left:
+                if self._asked.options.include_usage:
+                    data += event({**self._envelope, "choices": [], "usage": self._usage()})
+                data += DONE
             if data:
                 yield data
-        if self._asked.options.include_usage:
-            yield event({**self._envelope, "choices": [], "usage": self._usage()})
-        yield DONE
 
     def _choice(
         self, index: int, tokens: Sequence[Token], text: str = "", finish: str | None = None

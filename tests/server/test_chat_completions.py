@@ -1,6 +1,7 @@
 """Chat completions, asked with OpenAI's own client."""
 
 import json
+import re
 from typing import Any
 
 import openai
@@ -214,8 +215,6 @@ def test_grammars_of_every_kind_are_followed(
     answer = client.chat.completions.create(
         model="tiny", messages=HELLO, seed=1, extra_body={field: value}
     )
-    import re
-
     assert re.fullmatch(pattern, answer.choices[0].message.content or "")
 
 
@@ -238,7 +237,7 @@ def test_a_call_that_must_be_made_is_made(client: openai.OpenAI, choice: Any, st
         functions = [delta.function for delta in deltas if delta.function]
         name = "".join(function.name or "" for function in functions)
         arguments = "".join(function.arguments or "" for function in functions)
-        assert [delta.id is not None for delta in deltas][0]
+        assert deltas[0].id is not None
         finish = chunks[-1].choices[0].finish_reason
     else:
         answered = client.chat.completions.create(**asked).choices[0]

@@ -1,0 +1,232 @@
+"""A server's life: its start, several models, its end; and the command line."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running_server import Running, request
+
+from edgellama.cli import main
+from edgellama.errors import InvalidRequest
+from edgellama.server.settings import models_of
+
+CHAT = "/v1/chat/completions"
+LONG = {
+    "messages": [{"role": "user", "content": "Tell me a story."}],
+    "grammar": "root ::= [a-z ]{5000}",
+    "stream": True,
+}
+
+
+@contextmanager
+def command(*arguments: str, **environment: str) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """(process, port) of `edgellama serve` as a user starts it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgellama", "serve", "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
+    try:
+        assert process.stdout is not None
+        found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", process.stdout.readline())
+        assert found
+        yield process, int(found[1])
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def connect(port: int, data: bytes) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    connection.sendall(data)
+    return connection
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
+def test_sigterm_lets_answers_end_and_the_server_with_them() -> None:
+    body = {"messages": LONG["messages"], "max_tokens": 60, "stream": True, "temperature": 0}
+    with command(EDGELLAMA_API_KEY="key", LANG="C") as (process, port):
+        raw = request("POST", CHAT, json.dumps(body).encode(), authorization="Bearer key")
+        with connect(port, raw) as connection:
+            answer = connection.recv(10)
+            process.send_signal(signal.SIGTERM)
+            answer += connection.makefile("rb").read()
+        assert b"[DONE]" in answer
+        assert process.wait(15) == 0
+        with pytest.raises(OSError, match=r".*"):
+            connect(port, b"")
+        assert process.stderr is not None
+        log = process.stderr.read()
+        assert "Traceback" not in log
+        assert f"POST {CHAT} 200" in log
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to whole groups")
+def test_ctrl_c_ends_it_like_any_command() -> None:
+    with command() as (process, _):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 130
+
+
+@pytest.mark.slow
+def test_a_stream_that_would_outlast_the_end_is_told() -> None:
+    with command("--parallel", "1") as (process, port):
+        raws = [request("POST", CHAT, json.dumps(LONG).encode())] * 12
+        connections = [connect(port, raw) for raw in raws]
+        connections[0].recv(10)
+        process.terminate()
+        answers = [connection.makefile("rb").read() for connection in connections]
+        assert process.wait(15) == 0
+        for connection in connections:
+            connection.close()
+    assert b'"code":"shutting_down"' in answers[-1]
+
+
+def test_a_port_that_is_taken_is_an_error_in_one_line(
+    server: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "--port", str(server.port)]) == 1
+    said = capsys.readouterr().err
+    assert "another server" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--host", "0.0.0.0"], "--insecure"),
+        (["--host", "no.such.host.invalid", "--insecure"], "no address of this machine"),
+        (["nothing.gguf"], "nothing.gguf"),
+        (["--port", "70000"], "port"),
+        (["--api-key", "ä"], "ASCII"),
+        (["--max-loaded", "0"], "one model"),
+        (["--parallel", "0"], "n_parallel"),
+        (["--timeout", "nan"], "more than 0"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_in_one_line(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "--port", "0", *arguments]) == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+
+
+def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    assert "edgellama serve llama" in capsys.readouterr().out
+
+
+def test_a_model_is_named_by_its_file_or_by_a_name(tiny_llama: Path) -> None:
+    assert models_of([]) == {"tiny": None}
+    assert models_of([str(tiny_llama), f"other={tiny_llama}"]) == {
+        "tiny": tiny_llama,
+        "other": tiny_llama,
+    }
+    with pytest.raises(InvalidRequest, match="taken"):
+        models_of([str(tiny_llama)] * 2)
+
+
+@pytest.fixture
+def two_files(tiny_llama: Path) -> dict[str, Any]:
+    llama = {"n_ctx": 128, "n_parallel": 1}
+    return {"models": {"one": tiny_llama, "two": tiny_llama}, "llama": llama}
+
+
+def complete(server: Running, model: str) -> tuple[int, dict[str, Any]]:
+    return server.post("/v1/completions", {"model": model, "prompt": "once", "max_tokens": 2})
+
+
+def loaded(server: Running) -> list[str]:
+    _, answer = server.ask(request("GET", "/v1/models"))
+    return [model["id"] for model in answer["data"] if model["status"]["value"] == "loaded"]
+
+
+def test_models_are_loaded_when_they_are_asked_for(
+    start_server: Callable[..., Running], two_files: dict[str, Any]
+) -> None:
+    server = start_server(**two_files)
+    assert loaded(server) == ["one"]
+    status, answer = complete(server, "two")
+    assert (status, answer["model"]) == (200, "two")
+    assert loaded(server) == ["one", "two"]
+    assert complete(server, "default")[1]["model"] == "one"
+    assert complete(server, "three")[0] == 404
+
+
+def test_one_makes_room_for_another(
+    start_server: Callable[..., Running], two_files: dict[str, Any]
+) -> None:
+    server = start_server(**two_files, max_loaded=1)
+    for model in ("two", "one", "two"):
+        assert complete(server, model)[0] == 200
+        assert loaded(server) == [model]
+
+
+def test_a_busy_model_is_not_taken_away(
+    start_server: Callable[..., Running], two_files: dict[str, Any]
+) -> None:
+    server = start_server(**two_files, max_loaded=1)
+    answers: list[int] = []
+    models = ["one", "two"] * 6
+    threads = [
+        threading.Thread(target=lambda m=m: answers.append(complete(server, m)[0])) for m in models
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 12
+
+
+def test_a_model_that_nobody_asks_for_is_unloaded_and_comes_back(
+    start_server: Callable[..., Running], two_files: dict[str, Any]
+) -> None:
+    server = start_server(**two_files, idle_unload_s=0.2)
+    end = time.monotonic() + 5
+    while loaded(server):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert complete(server, "one")[0] == 200
+
+
+def test_a_file_that_cannot_be_loaded_is_an_error_of_its_own_requests(
+    start_server: Callable[..., Running], two_files: dict[str, Any], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF" + b"\xff" * 100)
+    two_files["models"]["broken"] = broken
+    server = start_server(**two_files)
+    status, answer = complete(server, "broken")
+    assert status == 500
+    assert answer["error"]["code"] == "model_failed"
+    assert "broken.gguf" in answer["error"]["message"]
+    assert complete(server, "one")[0] == 200
+
+
+def test_metrics_count_what_was_done(start_server: Callable[..., Running]) -> None:
+    server = start_server()
+    body = {"prompt": "Once upon a time", "max_tokens": 7}
+    for _ in range(2):
+        _, answer = server.post("/v1/completions", body)
+    assert server.metric("requests_total") == 2
+    assert server.metric("predicted_tokens_total") == 14
+    n_prompt = answer["usage"]["prompt_tokens"]
+    total = server.metric("prompt_tokens_total") + server.metric("cached_tokens_total")
+    assert total == 2 * n_prompt
+    assert server.metric('http_requests_total{status="200"}') >= 2
