@@ -185,7 +185,7 @@ class _Code(CodeBlock):
     @classmethod
     def create(cls, markdown: Markdown, token: Mark) -> "_Code":
         code = cls(token.info.partition(" ")[0] or "text", "ansi_dark")
-        code.info = harmless(token.info)
+        code.info = token.info
         code.goes_on = "goes on" in token.meta
         code.ended = token.meta.get("ended", True)
         return code
