@@ -29,6 +29,7 @@ class Constraint:
         text_stops = self._stops - trie.control_ids
         self._text_stops = np.array(sorted(text_stops), np.int64)
         self._continues = continues
+        self._out = np.empty(trie.n_penalties, np.float32)
         self._accepted: list[int] = []
         self._fed: list[bool] = []  # of each accepted id, whether the matcher knows it: not of ends
 
@@ -38,20 +39,21 @@ class Constraint:
         return self._ended or self._matcher.is_stopped()
 
     def mask(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A copy of logits (vocab_size,) with -inf for the ids that may not follow.
+        """Another (vocab_size,) with -inf for the ids that may not follow; good until the next.
 
         The stop ids may follow exactly where the grammar accepts. Raises InvalidRequest if nothing
         may, or if the grammar is too ambiguous to be followed any further.
         """
-        allowed = self._allowed()
-        n = len(logits)
-        if not allowed.any():
+        masked = self._penalties()[: len(logits)]
+        n = len(masked)  # a model may have rows beyond its vocabulary
+        np.add(masked, logits[:n], out=masked)
+        if n < len(logits):
+            masked = np.pad(masked, (0, len(logits) - n), constant_values=_NEVER)
+        if masked.max() == _NEVER:
             raise InvalidRequest(
                 "the grammar got stuck: no token of the vocabulary can follow what was written"
             )
-        if n > len(allowed):  # rows that the model has beyond its vocabulary
-            allowed = np.pad(allowed, (0, n - len(allowed)))
-        return np.where(allowed[:n], logits, _NEVER)
+        return masked
 
     def accept(self, id: int) -> None:
         """The id that was chosen. Raises InvalidRequest, and changes nothing, if it may not be."""
@@ -84,17 +86,17 @@ class Constraint:
         """Whether no text was written yet, so that SentencePiece drops a leading space."""
         return not self._continues and all(id in self._trie.control_ids for id in self._accepted)
 
-    def _allowed(self) -> NDArray[np.bool_]:
-        """(vocab_size,) of the ids that may follow."""
-        vocab_size = self._trie.vocab_size
+    def _penalties(self) -> NDArray[np.float32]:
+        """0 for the ids that may follow, -inf for all others."""
+        out, vocab_size, end = self._out, self._trie.vocab_size, self._trie.end
         if self._ended:
-            allowed = np.zeros(vocab_size, np.bool_)
-            allowed[self._stop_ids] = True
-            return allowed
-        entries = self._trie.allowed(self._matcher, first=self._at_start)
-        allowed = entries[:vocab_size]
-        if entries[self._trie.end]:
-            allowed[self._stop_ids] = True
+            out.fill(_NEVER)
+            out[self._stop_ids] = 0
+            return out
+        self._trie.penalties(self._matcher, first=self._at_start, out=out)
+        if out[end] == 0:
+            out[self._stop_ids] = 0
         else:
-            allowed[self._text_stops] = False  # as text they would end the answer too early
-        return allowed
+            out[self._text_stops] = _NEVER  # as text they would end the answer too early
+        out[vocab_size:] = _NEVER
+        return out

@@ -186,20 +186,25 @@ class SchemaReader:
             if "anyOf" in out:
                 choice = {"allOf": [*out.get("allOf", ()), choice]}
             out |= choice
-        # A key may come twice where its name is free, and counts once for who reads the object.
-        if out.get("minProperties", 0) > max(1, len(set(out.get("required", ())))):
-            self._fail(
-                f"{place}/minProperties",
-                '"minProperties" above 1 is supported only up to the number of required properties',
-            )
-        optional = out.get("properties", {}).keys() - set(out.get("required", ()))
-        if optional and out.get("maxProperties", 0) > 1:
-            self._fail(
-                f"{place}/maxProperties",
-                '"maxProperties" above 1 is supported only where all properties are required',
-            )
+        self._tighten_sizes(out, place)
         if schema.get("$schema") is not None:
             self._check_draft(schema["$schema"], place)
+
+    def _tighten_sizes(self, out: dict[str, Any], place: str) -> None:
+        """minProperties and maxProperties: llguidance counts only properties that are not named."""
+        required = set(out.get("required", ()))
+        if out.get("minProperties", 0) <= len(required):
+            out.pop("minProperties", None)
+        # A key may come twice where its name is free, and counts once for who reads the object.
+        if out.get("minProperties", 0) > 1:
+            what = '"minProperties" above 1 is supported up to the number of required properties'
+            self._fail(f"{place}/minProperties", what)
+        optional = out.get("properties", {}).keys() - required
+        is_open = out.get("additionalProperties") is not False or "patternProperties" in out
+        for keyword in ("minProperties", "maxProperties"):
+            if optional and out.get(keyword, 0) > (0 if is_open else 1):
+                what = "is supported with optional properties only as 1 and without further ones"
+                self._fail(f"{place}/{keyword}", f'"{keyword}" {what}')
 
     def _check_draft(self, draft: object, place: str) -> None:
         known = ("2020-12", *_OLD_DRAFTS)

@@ -1,0 +1,420 @@
+"""JSON schemas: what is enforced validates, what is not enforced is refused by its name."""
+
+import json
+import random
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from conftest import LLAMA3_SPECIALS
+from grammar_drives import answer, llama3_tokenizer
+
+from edgellama.errors import InvalidRequest
+from edgellama.gguf import GGUFFile
+from edgellama.grammar import Grammar
+from edgellama.llama import shipped_model
+from edgellama.tokenizer import Tokenizer, load_tokenizer
+
+FORMATS = ("date", "time", "date-time", "duration", "email", "ipv4", "ipv6", "uuid", "uri")
+REFUSED = {
+    "not": {"type": "null"},
+    "if": {"type": "string"},
+    "dependentRequired": {"a": ["b"]},
+    "dependentSchemas": {"a": {}},
+    "propertyNames": {"pattern": "^a"},
+    "contains": {"type": "null"},
+    "uniqueItems": True,
+    "unevaluatedProperties": False,
+    "unevaluatedItems": False,
+    "$dynamicRef": "#x",
+    "nullable": True,
+    "madeUp": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Tokenizer:
+    with shipped_model() as path, GGUFFile(path) as file:
+        return load_tokenizer(dict(file.metadata))
+
+
+class RandomSchema:
+    """A schema that some value satisfies, of all supported keywords; refs may be recursive."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._n_defs = self._random.randrange(4)
+
+    def schema(self) -> dict[str, Any]:
+        defs = {f"d{i}": self._scalar() for i in range(self._n_defs)}
+        root = self._any(0)
+        if self._n_defs:
+            tree = {"type": "object", "properties": {"v": self._scalar()}, "required": ["v"]}
+            tree["properties"]["more"] = {"type": "array", "items": {"$ref": "#/$defs/tree"}}
+            root["$defs"] = {**defs, "tree": tree | {"additionalProperties": False}}
+        return root
+
+    def _any(self, depth: int) -> dict[str, Any]:
+        makers = [self._scalar, self._scalar]
+        if depth < 4:
+            makers += [lambda: self._object(depth), lambda: self._array(depth)] * 2
+            makers += [lambda: self._choice(depth), lambda: self._all(depth)]
+        if self._n_defs:
+            name = self._random.choice(["tree", f"d{self._random.randrange(self._n_defs)}"])
+            makers.append(lambda: {"$ref": f"#/$defs/{name}"})
+        schema = self._random.choice(makers)()
+        if self._random.random() < 0.2:
+            schema["description"] = "some words"
+        return schema
+
+    def _scalar(self) -> dict[str, Any]:
+        return self._random.choice(
+            [
+                lambda: {"type": "null"},
+                lambda: {"type": "boolean"},
+                self._integer,
+                self._number,
+                self._string,
+                lambda: {"type": ["integer", "null"]},
+                lambda: {"const": self._value()},
+                lambda: {"enum": [self._value() for _ in range(self._random.randint(1, 5))]},
+            ]
+        )()
+
+    def _integer(self) -> dict[str, Any]:
+        low = self._random.randint(-1000, 1000)
+        schema: dict[str, Any] = {"type": "integer"}
+        if self._random.random() < 0.6:
+            schema[self._random.choice(["minimum", "exclusiveMinimum"])] = low
+        if self._random.random() < 0.6:
+            high = low + self._random.randint(50, 5000)
+            schema[self._random.choice(["maximum", "exclusiveMaximum"])] = high
+        if self._random.random() < 0.3:
+            schema["multipleOf"] = self._random.randint(1, 20)
+        return schema
+
+    def _number(self) -> dict[str, Any]:
+        scale = 10.0 ** self._random.randint(-6, 6)
+        low, width = self._random.uniform(-1, 1) * scale, self._random.uniform(0.1, 1) * scale
+        schema: dict[str, Any] = {"type": "number"}
+        if self._random.random() < 0.6:
+            schema[self._random.choice(["minimum", "exclusiveMinimum"])] = low
+        if self._random.random() < 0.6:
+            schema[self._random.choice(["maximum", "exclusiveMaximum"])] = low + width
+        return schema
+
+    def _string(self) -> dict[str, Any]:
+        schema: dict[str, Any] = {"type": "string"}
+        kind = self._random.randrange(4)
+        if kind == 0:
+            schema["minLength"] = self._random.randint(0, 5)
+            schema["maxLength"] = schema["minLength"] + self._random.randint(0, 20)
+        elif kind == 1:
+            patterns = ("^[a-z]+$", r"^\d{3}-\d{4}$", "^(red|green|blue)$", "^[^x]{2,5}$", "^é+!?$")
+            schema["pattern"] = self._random.choice(patterns)
+        elif kind == 2:
+            schema["format"] = self._random.choice(FORMATS)
+        return schema
+
+    def _value(self) -> object:
+        pool = (None, True, False, 0, -17, 2.5, 1e-9, "", "a b", 'q"\\\n', "é", [1, [2]], {"k": {}})
+        return self._random.choice(pool)
+
+    def _object(self, depth: int) -> dict[str, Any]:
+        names = self._random.sample(["a", "b", "name", "x y", 'q"', "é", "0"], k=4)
+        names = names[: self._random.randint(0, 4)]
+        schema: dict[str, Any] = {
+            "type": "object",
+            "properties": {name: self._any(depth + 1) for name in names},
+            "required": [name for name in names if self._random.random() < 0.5],
+        }
+        more = self._random.random()
+        if more < 0.5:
+            schema["additionalProperties"] = False
+        elif more < 0.7:
+            schema["additionalProperties"] = self._scalar()
+        elif more < 0.8:
+            schema["patternProperties"] = {"^z": self._scalar()}
+        if self._random.random() < 0.1:
+            schema["minProperties"] = 1
+            schema["additionalProperties"] = False
+            schema["properties"]["a"] = {}
+            schema.pop("patternProperties", None)
+        return schema
+
+    def _array(self, depth: int) -> dict[str, Any]:
+        schema: dict[str, Any] = {"type": "array", "items": self._any(depth + 1)}
+        if self._random.random() < 0.3:
+            schema["prefixItems"] = [self._any(depth + 1) for _ in range(2)]
+        if self._random.random() < 0.5:
+            schema["minItems"] = self._random.randint(0, 3)
+            schema["maxItems"] = schema["minItems"] + self._random.randint(0, 3)
+        return schema
+
+    def _choice(self, depth: int) -> dict[str, Any]:
+        if self._random.random() < 0.5:
+            return {"anyOf": [self._any(depth + 1) for _ in range(self._random.randint(1, 3))]}
+        tagged = [
+            {
+                "type": "object",
+                "properties": {"kind": {"const": kind}, "data": self._any(depth + 2)},
+                "required": ["kind", "data"],
+            }
+            for kind in ("x", "y", 3)
+        ]
+        return {"oneOf": [{"type": "null"}, *tagged]}
+
+    def _all(self, depth: int) -> dict[str, Any]:
+        parts = [
+            {"properties": {name: self._any(depth + 1)}, "required": [name]} for name in ("l", "m")
+        ]
+        return {"type": "object", "allOf": parts}
+
+
+def validates(schema: dict[str, Any] | bool, text: str) -> bool:
+    checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
+    validator = jsonschema.Draft202012Validator(schema, format_checker=checker)
+    return validator.is_valid(json.loads(text))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hundred", range(10))
+def test_answers_to_a_hundred_random_schemas_validate(hundred: int, shipped: Tokenizer) -> None:
+    for seed in range(100 * hundred, 100 * hundred + 100):
+        schema = RandomSchema(seed).schema()
+        ids = answer(Grammar.json_schema(schema), shipped, seed)
+        assert ids is not None, f"seed {seed}: no end of {schema}"
+        assert validates(schema, shipped.decode(ids)), f"seed {seed}: {shipped.decode(ids)}"
+
+
+def test_answers_in_llama_3s_tokens_validate(llama3_tokenizer_model: Path) -> None:
+    tokenizer = llama3_tokenizer(llama3_tokenizer_model, LLAMA3_SPECIALS)
+    for seed in range(30):
+        schema = RandomSchema(seed).schema()
+        ids = answer(Grammar.json_schema(schema), tokenizer, seed, patience=15)
+        assert ids is not None
+        assert validates(schema, tokenizer.decode(ids)), tokenizer.decode(ids)
+
+
+def test_a_schema_with_a_keyword_that_is_not_enforced_is_refused_by_name_and_place() -> None:
+    for seed in range(300):
+        schema = RandomSchema(seed).schema()
+        place, victim = random.Random(seed).choice(list(schemas_in(schema, "#")))
+        keyword = list(REFUSED)[seed % len(REFUSED)]
+        victim[keyword] = REFUSED[keyword]
+        with pytest.raises(InvalidRequest) as error:
+            Grammar.json_schema(schema)
+        assert f'{place}/{keyword}: "{keyword}"' in str(error.value), f"seed {seed}"
+
+
+def schemas_in(schema: Any, place: str) -> Any:
+    """(JSON pointer, schema) of every schema in a schema."""
+    if not isinstance(schema, dict):
+        return
+    yield place, schema
+    for keyword, value in schema.items():
+        if keyword in ("properties", "patternProperties", "$defs"):
+            for name, part in value.items():
+                yield from schemas_in(part, f"{place}/{keyword}/{name}")
+        elif keyword in ("anyOf", "oneOf", "allOf", "prefixItems"):
+            for i, part in enumerate(value):
+                yield from schemas_in(part, f"{place}/{keyword}/{i}")
+        elif keyword in ("items", "additionalProperties"):
+            yield from schemas_in(value, f"{place}/{keyword}")
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        ({"type": "array", "items": [{"type": "null"}]}, "#/items"),
+        ({"properties": {"a": {"type": "array", "uniqueItems": True}}}, "#/properties/a/uniqueItem"),
+        ({"type": "string", "format": "iri"}, "#/format"),
+        ({"type": "text"}, "#/type"),
+        ({"type": "string", "pattern": "(?=a)b"}, "#/pattern"),
+        ({"properties": {"a/b": {"pattern": "("}}}, "#/properties/a~1b/pattern"),
+        ({"minLength": -1}, "#/minLength"),
+        ({"exclusiveMinimum": True, "minimum": 1}, "#/exclusiveMinimum"),
+        ({"minimum": float("nan")}, "#/minimum"),
+        ({"maximum": -(10**400)}, "#/maximum"),
+        ({"multipleOf": 0}, "#/multipleOf"),
+        ({"multipleOf": 1_000_003}, "#/multipleOf"),
+        ({"allOf": [{"multipleOf": 997}, {"multipleOf": 991}]}, "#/allOf/1/multipleOf"),
+        ({"const": 2**53 + 1}, "#/const"),
+        ({"enum": [0.1 + 0.2]}, "#/enum"),
+        ({"enum": []}, "#/enum"),
+        ({"enum": [object()]}, "#/enum"),
+        ({"required": "a"}, "#/required"),
+        ({"minProperties": 3, "additionalProperties": {}}, "#/minProperties"),
+        ({"properties": {"a": {}, "b": {}}, "maxProperties": 1}, "#/maxProperties"),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "#/oneOf"),
+        ({"$schema": "urn:mine"}, "#/$schema"),
+        ({"$schema": "http://json-schema.org/draft-07/schema#", "prefixItems": [{}]}, "prefixItem"),
+        ({"properties": {"a": {"$id": "http://x.y/z"}}}, "#/properties/a/$id"),
+        ({"$ref": "http://127.0.0.1:9/schema.json"}, "#/$ref"),
+        ({"$ref": "file:///etc/passwd"}, "#/$ref"),
+        ({"$ref": "#/$defs/none"}, "#/$ref"),
+        ({"$ref": "#/title", "title": "no schema"}, "#/$ref"),
+        ({"$ref": "#"}, "#/$ref"),
+        ({"anyOf": [{"$ref": "#"}, {"type": "null"}]}, "#/anyOf/0/$ref"),
+        ({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "/a/$ref"),
+        ({"type": "array", "items": {"$ref": "#"}, "minItems": 1}, "#/items/$ref"),
+        ([], "#"),
+        ({1: 2}, "#"),
+    ],
+)
+def test_a_refusal_names_the_place(schema: Any, place: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"^the JSON schema, ") as error:
+        Grammar.json_schema(schema)
+    assert place in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        False,
+        {"type": "array", "items": False, "minItems": 1},
+        {"type": "string", "pattern": "^a$", "minLength": 2},
+        {"allOf": [{"type": "string"}, {"type": "integer"}]},
+        {"type": "integer", "minimum": 3, "maximum": 2},
+        {"type": "object", "required": ["a"], "additionalProperties": False},
+        {"type": "number", "minimum": 1e-30, "maximum": 2e-30},
+    ],
+)
+def test_what_no_value_satisfies_is_refused(schema: Any) -> None:
+    with pytest.raises(InvalidRequest):
+        Grammar.json_schema(schema)
+
+
+def nested(n: int, **schema: Any) -> dict[str, Any]:
+    for _ in range(n):
+        schema = {"type": "array", "items": schema}
+    return schema
+
+
+def self_containing() -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    schema["items"] = schema
+    return schema
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        nested(100_000),
+        self_containing(),
+        {"enum": list(range(100_000))},
+        {"properties": {f"p{i}": {} for i in range(10_000)}},
+        {"oneOf": [{"type": "object"}] * 200},
+        {"$defs": {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(9000)}},
+        {"type": "string", "pattern": "(" * 100_000},
+        {"minimum": 10**4000, "const": 10**4000},
+    ],
+    ids=["deep", "cyclic", "enum", "properties", "oneOf", "refs", "pattern", "digits"],
+)
+def test_too_much_is_refused_at_once(schema: Any) -> None:
+    began = time.process_time()
+    with pytest.raises(InvalidRequest):
+        Grammar.json_schema(schema)
+    assert time.process_time() - began < 0.2  # it takes 20 ms; the others share the machine
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "pattern": "^(a+)+$"},
+        {"type": "string", "pattern": "^(a|aa)*b{0,1000000000}$"},
+        {"type": "string", "pattern": "^[01]*1[01]{30}$"},
+        {"type": "string", "maxLength": 10**9},
+        {"type": "array", "maxItems": 10**9},
+        {"$defs": {f"d{i}": nested(40, **{"$ref": f"#/$defs/d{i + 1}"}) for i in range(50)}}
+        | {"allOf": [{"$ref": "#/$defs/d0"}]},
+    ],
+    ids=["redos", "repeats", "states", "length", "items", "recursion"],
+)
+def test_what_looks_hostile_and_is_not_is_quick_and_safe(schema: Any) -> None:
+    if "$defs" in schema:
+        schema["$defs"]["d50"] = {"type": "null"}
+    began = time.process_time()
+    Grammar.json_schema(schema).check("[" * 50 + '"aaaa')
+    assert time.process_time() - began < 1.0
+
+
+def test_numbers_are_inside_their_bounds_after_float64_has_rounded_them() -> None:
+    rng = random.Random(0)
+    n_accepted = 0
+    for _ in range(150):
+        scale = 10.0 ** rng.randint(-12, 14)
+        low, high = sorted(rng.uniform(-1, 1) * scale for _ in range(2))
+        keys = rng.choice([("minimum", "maximum"), ("exclusiveMinimum", "exclusiveMaximum")])
+        schema = {"type": "number", **dict(zip(keys, (low, high), strict=True))}
+        try:
+            grammar = Grammar.json_schema(schema)
+        except InvalidRequest:
+            assert high - low < 1e-14 * scale + 1e-14  # less than the step between bounds
+            continue
+        for _ in range(20):
+            text = f"{Decimal(rng.choice([low, high])):.{rng.randint(15, 30)}f}"
+            text += rng.choice(["", "1", "9" * 20, "0" * 20 + "1"])
+            if grammar.check(text):
+                n_accepted += 1
+                assert validates(schema, text), (schema, text)
+    assert n_accepted > 300
+
+
+def test_integers_are_those_that_every_reader_holds_exactly() -> None:
+    grammar = Grammar.json_schema({"type": "integer", "maximum": 10**30})
+    assert grammar.check(str(2**53 - 1))
+    assert not grammar.check(str(2**53))
+    assert not grammar.check("1" * 5000)
+
+
+def test_multiples_are_those_of_decimal_arithmetic() -> None:
+    grammar = Grammar.json_schema({"type": "number", "multipleOf": 0.01})
+    assert grammar.check("2.49")
+    assert not grammar.check("2.495")
+
+
+def test_white_space_is_allowed_between_tokens_and_bounded() -> None:
+    grammar = Grammar.json_schema({"type": "object", "additionalProperties": {"type": "null"}})
+    for text in ('{"a":null}', '{ "a" : null }', '{\n  "a": null,\n\t"b": null\n}'):
+        assert grammar.check(text)
+    for text in (' {"a":null}', '{"a":  null}', '{\n\n"a":null}', '{"a":null}\n', "{" + " " * 40):
+        assert not grammar.check(text)
+
+
+def test_annotations_are_no_constraints_and_no_reason_to_refuse() -> None:
+    words = {"title": "t", "description": "d", "default": 3, "examples": [[]], "deprecated": True}
+    words |= {"$comment": "c", "readOnly": True, "x-order": 1, "discriminator": {}, "$id": "urn:x"}
+    words |= {"x-guidance": {"lenient": True}, "uniqueItems": False}
+    grammar = Grammar.json_schema({"type": "null", **words})
+    assert grammar.check("null")
+    assert not grammar.check("3")
+
+
+def test_tagged_unions_behind_references_are_told_apart() -> None:
+    """As pydantic writes them."""
+    cat = {"type": "object", "properties": {"kind": {"const": "cat"}}, "required": ["kind"]}
+    dog = {"type": "object", "properties": {"kind": {"const": "dog"}}, "required": ["kind"]}
+    pets = {"oneOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}]}
+    grammar = Grammar.json_schema({"$defs": {"Cat": cat, "Dog": dog}, **pets})
+    assert grammar.check('{"kind":"dog"}')
+    assert not grammar.check('{"kind":"cow"}')
+
+
+def test_a_definition_may_contain_itself() -> None:
+    node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/n"}, "v": {"type": "null"}}}
+    node |= {"required": ["v"], "additionalProperties": False}
+    grammar = Grammar.json_schema({"$defs": {"n": node}, "$ref": "#/$defs/n"})
+    assert grammar.check('{"next":{"next":{"v":null},"v":null},"v":null}')
+    assert not grammar.check('{"next":{},"v":null}')
+
+
+def test_days_and_seconds_are_those_that_exist() -> None:
+    grammar = Grammar.json_schema({"type": "string", "format": "date-time"})
+    assert grammar.check('"2024-12-31T23:59:59Z"')
+    assert not grammar.check('"2023-02-29T00:00:00Z"')
+    assert not grammar.check('"2024-12-31T23:59:60Z"')
