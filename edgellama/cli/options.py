@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -62,6 +62,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="cpu, or reference: plain numpy, slow, for comparisons (default: %(default)s)",
     )
+    add_speed_options(parser)
+
+
+def add_speed_options(parser: argparse.ArgumentParser) -> None:
+    """What saves time."""
     speed = parser.add_argument_group("what saves time; no answer depends on it")
     speed.add_argument(
         "--prefix-cache",
@@ -86,11 +91,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def open_llama(args: argparse.Namespace, chat_format: str | None = None) -> Iterator[Llama]:
     """The model that `add_model_options` describes, while the context lasts."""
-    store = None
-    if args.prefix_cache:
-        store = PrefixStore(max_bytes=args.prefix_cache, report=note)
     with (
-        nullcontext() if store is None else closing(store),
+        open_prefix_store(args) as store,
         Llama(
             args.model,
             n_ctx=args.ctx or None,
@@ -105,6 +107,16 @@ def open_llama(args: argparse.Namespace, chat_format: str | None = None) -> Iter
         ) as llm,
     ):
         yield llm
+
+
+@contextmanager
+def open_prefix_store(args: argparse.Namespace) -> Iterator[PrefixStore | None]:
+    """Where `--prefix-cache` keeps what was read, while the context lasts; None if nowhere."""
+    if not args.prefix_cache:
+        yield None
+        return
+    with closing(PrefixStore(max_bytes=args.prefix_cache, report=note)) as store:
+        yield store
 
 
 def read_size(text: str) -> int:

@@ -5,10 +5,15 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgellama.errors import InvalidRequest
+from edgellama.prefix_store import PrefixStore
 
-from .options import note, read_text_file
+from .options import add_speed_options, note, open_prefix_store, read_text_file
+
+if TYPE_CHECKING:
+    from edgellama.server.settings import Settings
 
 HELP = "serve models over HTTP, with a web page"
 EXAMPLES = """\
@@ -36,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="GGUF files (default: the small model that ships with edgellama)",
     )
     group = parser.add_argument_group("address")
-    group.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
+    group.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at (default: %(default)s)"
+    )
     group.add_argument(
         "--port", type=int, default=8080, metavar="N", help="0: any free one (default: %(default)s)"
     )
@@ -64,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pages from there may ask as well, such as https://example.org",
     )
     _add_model_options(parser.add_argument_group("models"))
+    add_speed_options(parser)
 
 
 def _add_model_options(group: argparse._ArgumentGroup) -> None:
@@ -130,10 +138,28 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from edgellama.server.run import Server
+
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(message)s")
+    logging.getLogger("edgellama.server").setLevel(logging.DEBUG if args.debug else logging.INFO)
+    with open_prefix_store(args) as store:
+        settings = _settings(args, store)
+        server = Server(settings)
+
+        def ready() -> None:
+            print(f"edgellama serves {', '.join(settings.models)} at {server.address}/v1")
+            print(f"The page is at {server.address}/  (Ctrl-C ends it)", flush=True)
+
+        return 130 if server.run(ready) else 0
+
+
+def _settings(args: argparse.Namespace, store: PrefixStore | None) -> "Settings":
     from edgellama.server.settings import Settings, models_of
 
-    settings = Settings(
-        models=models_of(args.models),
+    models = models_of(args.models)
+    if args.draft is not None and len(models) > 1:
+        raise InvalidRequest("--draft guesses for one model: serve that one alone")
+    return Settings(
+        models=models,
         host=args.host,
         port=args.port,
         api_keys=_keys(args),
@@ -150,20 +176,13 @@ def run(args: argparse.Namespace) -> int:
             "n_threads": args.threads,
             "kv_type": args.kv_type,
             "chat_format": args.chat_format,
+            "draft": args.draft,
+            "speculate": not args.no_speculation,
+            "prefix_store": store,
             "deterministic": args.deterministic,
             "progress": note if sys.stderr.isatty() else None,
         },
     )
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(message)s")
-    logging.getLogger("edgellama.server").setLevel(logging.DEBUG if args.debug else logging.INFO)
-
-    server = Server(settings)
-
-    def ready() -> None:
-        print(f"edgellama serves {', '.join(settings.models)} at {server.address}/v1")
-        print(f"The page is at {server.address}/  (Ctrl-C ends it)", flush=True)
-
-    return 130 if server.run(ready) else 0
 
 
 def _keys(args: argparse.Namespace) -> tuple[str, ...]:

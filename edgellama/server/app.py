@@ -70,6 +70,7 @@ def create_app(settings: Settings, loaded: LoadedModels) -> Starlette:
     app.state.models = loaded
     app.state.answered = answered
     app.state.connections = ()  # replaced by whoever keeps them
+    app.state.prefix_store = None
     return app
 
 

@@ -62,7 +62,7 @@ class Door:
         except Exception as error:
             told = as_api_error(error)
             if told.status == 500:
-                log.error("%s in %s", _place_of(error), scope["path"], exc_info=_debug(error))
+                log.error("%s in %s", _place_of(error), _path(scope), exc_info=_debug(error))
             self._add_cors(answer, headers)
             await answer.fail(told)
         finally:
@@ -259,7 +259,7 @@ def _preflight(headers: Headers) -> dict[str, str]:
 
 def _log_request(scope: Scope, answer: _Answer, elapsed_s: float) -> None:
     note: Any = scope.get("state", {}).get("log", "")
-    path = scope["raw_path"].decode("ascii", "backslashreplace")[:200]
+    path = _path(scope)
     log.info(
         "%s %s %d %.0f ms%s",
         scope["method"],
@@ -268,6 +268,12 @@ def _log_request(scope: Scope, answer: _Answer, elapsed_s: float) -> None:
         1e3 * elapsed_s,
         note and f" {note}",
     )
+
+
+def _path(scope: Scope) -> str:
+    """As it was sent, escapes and all, so that it cannot break a line of the log."""
+    raw: bytes = scope["raw_path"]
+    return raw.decode("ascii", "backslashreplace")[:200]
 
 
 def _printable(text: str) -> str:

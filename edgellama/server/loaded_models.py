@@ -56,7 +56,7 @@ class LoadedModels:
 
     def name_of(self, asked: str | None) -> str:
         """The id of the model that a request asks for; ApiError 404 naming those there are."""
-        if asked is None or asked == DEFAULT:
+        if asked is None or (asked == DEFAULT and asked not in self._places):
             return self.names[0]
         if asked not in self._places:
             raise ApiError(

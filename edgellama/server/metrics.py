@@ -29,6 +29,13 @@ _ENGINE = (
     ("steps_total", "counter", "Steps of the model", "steps_total"),
     ("rows_total", "counter", "Tokens read in these steps", "rows_total"),
 )
+# The same of a PrefixStore.
+_STORE = (
+    ("prefix_store_hits_total", "counter", "Blocks of prompts found on disk", "hits"),
+    ("prefix_store_misses_total", "counter", "Blocks of prompts not found on disk", "misses"),
+    ("prefix_store_damaged_total", "counter", "Blocks on disk that were damaged", "damaged"),
+    ("prefix_store_bytes", "gauge", "Bytes on disk", "bytes"),
+)
 
 
 async def health(request: Request) -> Response:
@@ -45,6 +52,9 @@ async def metrics(request: Request) -> Response:
     answered: Counter[int] = request.app.state.answered
     samples = [(f'{{status="{status}"}}', n) for status, n in sorted(answered.items())]
     lines += _metric("http_requests_total", "counter", "HTTP requests by status", samples)
+    store = request.app.state.prefix_store
+    for name, kind, help, field in _STORE if store is not None else ():
+        lines += _metric(name, kind, help, [("", getattr(store, field))])
     n_connections = len(request.app.state.connections)
     lines += _metric("connections", "gauge", "Open connections", [("", n_connections)])
     process = psutil.Process()

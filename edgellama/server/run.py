@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +21,7 @@ from .loaded_models import LoadedModels
 from .settings import Settings
 from .transport import KEEP_ALIVE_SECONDS, MAX_HEAD_BYTES, GuardedProtocol
 
+MAX_WAITING = 64  # requests that are being prepared, or embedded, at once
 GRACE_SECONDS = 10  # in which answers may end when the server is told to
 
 
@@ -58,6 +60,8 @@ class Server:
 
     async def _run(self, ready: Callable[[], None]) -> bool:
         settings = self._settings
+        # Threads mostly wait: for a tokenizer, or for embeddings that are being computed.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(MAX_WAITING))
         loaded = LoadedModels(
             tuple(settings.models),
             self._open,
@@ -81,6 +85,7 @@ class Server:
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
         self._uvicorn = _Uvicorn(config, ready)
+        app.state.prefix_store = settings.llama.get("prefix_store")
         app.state.connections = self._uvicorn.server_state.connections
         await self._uvicorn.serve(sockets=[self._listener])
         return self._uvicorn.interrupted

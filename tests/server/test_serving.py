@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from running_server import Running, request
 
 from edgellama.cli import main
 from edgellama.errors import InvalidRequest
+from edgellama.prefix_store import PrefixStore
 from edgellama.server.settings import models_of
 
 CHAT = "/v1/chat/completions"
@@ -27,6 +28,18 @@ LONG = {
     "grammar": "root ::= [a-z ]{5000}",
     "stream": True,
 }
+
+
+def test_metrics_tell_what_the_disk_held(
+    start_server: Callable[..., Running], tmp_path: Path
+) -> None:
+    body = {"prompt": [5] * 600, "max_tokens": 1}
+    with closing(PrefixStore(tmp_path)) as store:
+        for hits in (0, 9):  # blocks of 64 tokens; the second server finds what the first read
+            server = start_server(llama={"prefix_store": store})
+            assert server.post("/v1/completions", body)[0] == 200
+            assert server.metric("prefix_store_hits_total") == hits
+            server.stop()
 
 
 @contextmanager
@@ -115,6 +128,7 @@ def test_a_port_that_is_taken_is_an_error_in_one_line(
         (["--max-loaded", "0"], "one model"),
         (["--parallel", "0"], "n_parallel"),
         (["--timeout", "nan"], "more than 0"),
+        (["--prefix-cache", "0", "--draft", "no.gguf"], "no.gguf"),
     ],
 )
 def test_a_wrong_command_line_is_refused_in_one_line(
