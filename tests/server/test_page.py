@@ -89,6 +89,20 @@ def test_an_edited_message_replaces_what_followed_it(page: Any) -> None:
     expect(page.locator("#title")).to_have_text(STORY)
 
 
+def test_a_message_is_edited_in_peace_while_an_answer_comes_to_its_end(page: Any) -> None:
+    ask(page, "Who are you?")
+    with slow_line(page, 20_000):
+        say(page, STORY)
+        expect(answers(page)).to_have_count(2)
+        page.locator(".message.user").first.hover()
+        page.locator(".message.user").first.get_by_label("Edit this message").click()
+        page.keyboard.type(" And why")
+        wait_for_answer(page)
+    page.keyboard.type("?")
+    expect(page.locator(".edit textarea")).to_be_focused()
+    expect(page.locator(".edit textarea")).to_have_value("Who are you? And why?")
+
+
 def test_what_was_said_before_is_sent_along(page: Any) -> None:
     sent = requests_of(page)
     answer = ask(page, "Who are you?")

@@ -25,13 +25,16 @@ export class Composer {
       await this.attach([...target.files]);
       target.value = ""; // so that the same file may be chosen again
     });
-    addEventListener("dragover", (event) => event.preventDefault());
+    addEventListener("dragover", (event) => {
+      if (event.dataTransfer.types.includes("Files")) event.preventDefault(); // may be dropped
+    });
     addEventListener("drop", (event) => {
+      if (event.dataTransfer.files.length === 0) return; // text goes where it was dropped
       event.preventDefault();
       this.attach([...event.dataTransfer.files]);
     });
-    this.#area.addEventListener("paste", ({ clipboardData }) => {
-      if (clipboardData.files.length) this.attach([...clipboardData.files]);
+    this.#area.addEventListener("paste", ({ clipboardData: { files, types } }) => {
+      if (files.length > 0 && !types.includes("text/plain")) this.attach([...files]);
     });
   }
 
@@ -51,8 +54,9 @@ export class Composer {
     this.#changed();
   }
 
+  /** Where a finger points, a keyboard would slide over the page: there the reader chooses. */
   focus() {
-    this.#area.focus();
+    if (!matchMedia("(pointer: coarse)").matches) this.#area.focus();
   }
 
   /** A line below the field, for what is wrong with a file. */

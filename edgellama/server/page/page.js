@@ -43,7 +43,7 @@ function openNamed() {
   composer.put(drafts.get(id));
   transcript.follow();
   drawer.close();
-  if (!matchMedia("(pointer: coarse)").matches) composer.focus();
+  composer.focus();
 }
 
 function startNew() {
@@ -117,7 +117,7 @@ function editLast() {
 
 /** Asks for the last answer again; for the models first, if they are not known yet. */
 function again() {
-  if (models.length === 0 && !isUnanswered()) return reloadModels();
+  if (troubles.has("models") && !isUnanswered()) return reloadModels();
   stop();
   if (current.messages.at(-1)?.role === "assistant") current.messages.pop();
   if (current.messages.length > 0) answer(current);
@@ -143,10 +143,11 @@ async function answer(conversation) {
     history.replaceState(null, "", `#${address}`);
     show();
     transcript.follow();
+    composer.focus(); // the button that asked for it may be gone
     announce("Answering");
   }
   try {
-    if (models.length === 0) await loadModels();
+    if (models.length === 0 || troubles.has("models")) await loadModels();
     const model = chosenModel(conversation);
     conversation.model = message.model = model.id;
     await read(conversation, job, { model: model.id, ...request }, model.n_ctx);
@@ -196,7 +197,7 @@ async function read(conversation, { message, abort }, request, n_ctx) {
       save(conversation); // whoever reloads the page now keeps what was said
     }
   }
-  lettersPerToken = message.content.length / message.stats.predicted_n || lettersPerToken;
+  lettersPerToken = message.content.length / message.stats?.predicted_n || lettersPerToken;
   if (n_ctx === null) await reloadModels(); // it is loaded by now, and says its size
 }
 
@@ -331,5 +332,5 @@ current = store.get(address) ?? current;
 show();
 if (!store.kept) composer.note("This browser keeps no data here: conversations end with the tab.");
 transcript.follow();
-if (!matchMedia("(pointer: coarse)").matches) composer.focus();
+composer.focus();
 reloadModels();

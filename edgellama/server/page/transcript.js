@@ -37,9 +37,13 @@ export class Transcript {
     for (const message of this.#nodes.keys()) {
       if (!messages.includes(message)) this.#nodes.delete(message);
     }
-    this.#list.replaceChildren(...nodes);
-    nodes.at(-1)?.classList.add("last");
-    nodes.slice(0, -1).forEach((node) => node.classList.remove("last"));
+    nodes.forEach((node, i) => {
+      node.classList.toggle("last", i === nodes.length - 1);
+      const there = this.#list.children[i] ?? null;
+      // what is in its place is not moved: a field in it would lose the focus
+      if (there !== node) this.#list.insertBefore(node, there);
+    });
+    while (this.#list.children.length > nodes.length) this.#list.lastElementChild.remove();
     this.#keepUp();
   }
 
