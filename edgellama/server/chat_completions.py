@@ -132,7 +132,7 @@ class _Shape:
             text = text_of(reader.push(tokens) + reader.finish())
             message["content"] = text
             if reader.calls:
-                finish = "tool_calls"
+                finish = _with_calls(finish)
                 message["content"] = text or None
                 message["tool_calls"] = [call.as_openai() for call in reader.calls]
         return {
@@ -212,7 +212,7 @@ class _Chunks:
         if self._reader is not None:
             events = self._events(self._reader.finish(), ())
             if self._reader.calls:
-                self._finish = "tool_calls"
+                self._finish = _with_calls(self._finish)
         logprobs = self._shape.logprobs(self._untold) if self._untold else None
         costs = self._shape.costs(self._generation)
         return events + self._event({}, logprobs, self._finish or "stop", costs)
@@ -231,6 +231,11 @@ class _Chunks:
             "finish_reason": finish,
         }
         return event({**self._envelope, "choices": [choice], **(costs or {})})
+
+
+def _with_calls(finish: str | None) -> str | None:
+    """Why an answer with calls ended; one that was cut off says so."""
+    return "tool_calls" if finish == "stop" else finish
 
 
 def _as_openai(delta: Delta) -> dict[str, Any]:

@@ -251,6 +251,25 @@ def test_a_call_that_must_be_made_is_made(client: openai.OpenAI, choice: Any, st
     assert finish == "tool_calls"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_was_cut_off_says_so(client: openai.OpenAI, stream: bool) -> None:
+    asked: Any = {"model": "tiny", "messages": HELLO, "tools": [WEATHER], "max_tokens": 12}
+    asked["tool_choice"] = "required"
+    if stream:
+        choice: Any = list(client.chat.completions.create(**asked, stream=True))[-1].choices[0]
+    else:
+        choice = client.chat.completions.create(**asked).choices[0]
+    assert choice.finish_reason == "length"
+
+
+def test_of_calls_side_by_side_one_is_left_where_only_one_may_be(client: openai.OpenAI) -> None:
+    tools = [WEATHER]
+    asked: Any = {"model": "tiny", "messages": HELLO, "tools": tools, "tool_choice": "required"}
+    for seed in range(3):
+        answer = client.chat.completions.create(**asked, seed=seed, parallel_tool_calls=False)
+        assert len(answer.choices[0].message.tool_calls or ()) == 1
+
+
 def test_the_answer_of_a_tool_can_be_sent_back(client: openai.OpenAI) -> None:
     call = {"name": "weather", "arguments": '{"town": "Oslo", "days": 1}'}
     messages: Any = [

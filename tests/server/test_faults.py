@@ -225,6 +225,27 @@ def test_a_full_queue_says_when_to_come_again(start_server: Callable[..., Runnin
     server.wait_until_idle(1.0)
 
 
+def test_of_a_crowd_each_is_answered_rightly_or_told_to_come_again(
+    start_server: Callable[..., Running],
+) -> None:
+    server = start_server(llama={"n_parallel": 2, "queue_limit": 6})
+    body = {"prompt": "Once upon a time", "max_tokens": 12, "temperature": 0}
+    raw = request("POST", "/v1/completions", json.dumps(body).encode())
+    _, golden = server.ask(raw)
+    connections = [server.send(raw) for _ in range(64)]
+    statuses = []
+    for connection in connections:
+        with connection:
+            head, _, answer = connection.makefile("rb").read().partition(b"\r\n\r\n")
+        statuses.append(int(head.split()[1]))
+        if statuses[-1] == 200:
+            assert json.loads(answer)["choices"] == golden["choices"]
+        else:
+            assert b"\r\nRetry-After: " in head
+    assert set(statuses) == {200, 503}
+    assert statuses.count(200) >= 8
+
+
 def test_an_answer_that_takes_too_long_is_ended(start_server: Callable[..., Running]) -> None:
     server = start_server(timeout_s=0.3)
     status, answer = server.ask(chat())

@@ -1,17 +1,25 @@
 """What is wrong with a request is said in OpenAI's shape, by the field's name, and harms nobody."""
 
+from contextlib import suppress
+from dataclasses import fields
 from typing import Any
 
 import openai
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from running_server import Running, request
 
-from edgellama.server import strict_json
+from edgellama.errors import InvalidRequest
+from edgellama.sampling import SamplingParams
+from edgellama.server import completions, embeddings, responses, strict_json
 from edgellama.server.chat_completions import parse
 from edgellama.server.failures import FieldError
+from edgellama.server.fields import HARMLESS, NOT_OFFERED
 
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 CHAT = "/v1/chat/completions"
+PARSERS = [parse, completions.parse, responses.parse, embeddings.parse]
 
 
 def refused(server: Running, body: object, path: str = CHAT) -> dict[str, Any]:
@@ -101,6 +109,38 @@ def test_a_schema_that_cannot_be_enforced_is_refused(server: Running, schema: An
 )
 def test_a_grammar_with_a_mistake_is_refused(server: Running, field: str, text: str) -> None:
     refused(server, {"messages": HELLO, field: text, "max_tokens": 4})
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8)
+    | st.sampled_from(["user", "text", "auto", "type", "function", "json_schema"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),
+    max_leaves=6,
+)
+FIELDS = sorted(
+    {
+        *(option.name for option in fields(SamplingParams)),
+        *HARMLESS,
+        *NOT_OFFERED,
+        *("messages", "model", "n", "stop", "stream", "stream_options", "max_tokens", "tools"),
+        *("tool_choice", "response_format", "logprobs", "top_logprobs", "context_policy", "prompt"),
+        *("input", "text", "include", "truncation", "encoding_format", "dimensions", "echo"),
+    }
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4), st.sampled_from(PARSERS))
+def test_whatever_a_body_holds_is_read_or_refused(body: Any, parser: Any) -> None:
+    usual = {parse: "messages", completions.parse: "prompt"}.get(parser, "input")
+    with suppress(InvalidRequest):
+        parser({usual: HELLO if usual == "messages" else "Hello", **body})
+    with suppress(InvalidRequest):
+        parser(body)
 
 
 def test_an_unknown_field_is_named(server: Running) -> None:

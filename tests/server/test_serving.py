@@ -20,6 +20,7 @@ from running_server import Running, request
 from edgellama.cli import main
 from edgellama.errors import InvalidRequest
 from edgellama.prefix_store import PrefixStore
+from edgellama.server import run
 from edgellama.server.settings import models_of
 
 CHAT = "/v1/chat/completions"
@@ -94,17 +95,19 @@ def test_ctrl_c_ends_it_like_any_command() -> None:
         assert process.wait(15) == 130
 
 
-@pytest.mark.slow
-def test_a_stream_that_would_outlast_the_end_is_told() -> None:
-    with command("--parallel", "1") as (process, port):
-        raws = [request("POST", CHAT, json.dumps(LONG).encode())] * 12
-        connections = [connect(port, raw) for raw in raws]
-        connections[0].recv(10)
-        process.terminate()
-        answers = [connection.makefile("rb").read() for connection in connections]
-        assert process.wait(15) == 0
-        for connection in connections:
-            connection.close()
+def test_a_stream_that_would_outlast_the_end_is_told(
+    start_server: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "GRACE_SECONDS", 1)
+    server = start_server(llama={"n_parallel": 1})
+    raw = request("POST", CHAT, json.dumps(LONG).encode())
+    connections = [server.send(raw) for _ in range(12)]
+    connections[0].recv(10)
+    server.stop()
+    answers = []
+    for connection in connections:
+        with connection:
+            answers.append(connection.makefile("rb").read())
     assert b'"code":"shutting_down"' in answers[-1]
 
 
