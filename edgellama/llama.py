@@ -314,11 +314,16 @@ class Llama:
         shown = shown_tools(tools, tool_choice)
         if not shown:
             return generation.read()
-        reader = ToolReader(self.tokenizer, shown, seed=sampling.get("seed"))
+        seed = sampling.get("seed")
+        if seed is not None:  # the same ids for the same request, others in the next turn
+            seed = seed * 1_000_003 + generation.prompt_tokens
+        reader = ToolReader(self.tokenizer, shown, seed=seed)
         deltas = [delta for token in generation for delta in reader.push(token)]
         deltas += reader.finish()
         answer = replace(generation.read(), text=text_of(deltas), tool_calls=reader.calls)
-        return replace(answer, finish_reason="tool_calls") if answer.tool_calls else answer
+        if answer.tool_calls and answer.finish_reason == "stop":
+            return replace(answer, finish_reason="tool_calls")
+        return answer
 
     def stream_chat(
         self,
