@@ -21,6 +21,8 @@ from edgellama.cli import main
 from edgellama.errors import InvalidRequest
 from edgellama.prefix_store import PrefixStore
 from edgellama.server import run
+from edgellama.server.app import ROUTES
+from edgellama.server.fields import HARMLESS
 from edgellama.server.settings import models_of
 
 CHAT = "/v1/chat/completions"
@@ -247,3 +249,11 @@ def test_metrics_count_what_was_done(start_server: Callable[..., Running]) -> No
     total = server.metric("prompt_tokens_total") + server.metric("cached_tokens_total")
     assert total == 2 * n_prompt
     assert server.metric('http_requests_total{status="200"}') >= 2
+
+
+def test_every_path_and_every_harmless_field_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
+    for method, path, _ in ROUTES:
+        assert f"`{method} {path}`" in text
+    for field in HARMLESS:
+        assert f"`{field}" in text
