@@ -211,7 +211,7 @@ def test_one_grammar_serves_several_threads(bpe: Tokenizer) -> None:
 
 def test_a_json_object_is_an_object() -> None:
     grammar = Grammar.json_object()
-    assert grammar.check('{"a": [1, {"b": null}]}')
+    assert grammar.check('{"a": [1, {"b":null}]}')
     for text in ("[]", "3", '{"a":}', "{", ""):
         assert not grammar.check(text)
 

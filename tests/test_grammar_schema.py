@@ -380,11 +380,11 @@ def test_multiples_are_those_of_decimal_arithmetic() -> None:
     assert not grammar.check("2.495")
 
 
-def test_white_space_is_allowed_between_tokens_and_bounded() -> None:
+def test_white_space_is_at_most_a_space_behind_a_colon_or_comma() -> None:
     grammar = Grammar.json_schema({"type": "object", "additionalProperties": {"type": "null"}})
-    for text in ('{"a":null}', '{ "a" : null }', '{\n  "a": null,\n\t"b": null\n}'):
+    for text in ('{"a":null}', '{"a": null}', '{"a": null, "b":null,"c": null}', "{}"):
         assert grammar.check(text)
-    for text in (' {"a":null}', '{"a":  null}', '{\n\n"a":null}', '{"a":null}\n', "{" + " " * 40):
+    for text in (' {"a":null}', '{"a":  null}', '{"a" :null}', '{\n"a":null}', "{ }", "{}\n"):
         assert not grammar.check(text)
 
 
