@@ -27,7 +27,7 @@ class Stream(Generic[T]):
         self._ended = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
-        self._waiting: "tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None" = None
+        self._waiting: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
 
     # The writer's side.
 
