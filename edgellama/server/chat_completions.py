@@ -22,10 +22,11 @@ from edgellama.tools import CallStart, Delta, TextDelta, ToolChoice, Tools, show
 from . import shapes, strict_json
 from .answer_options import AnswerOptions, take_chat_logprobs, take_grammar, take_options
 from .call_reader import CallReader
-from .events import DONE, EventStream, event, in_turn, tokens_of
+from .events import DONE, EventStream, event
 from .exchange import FINGERPRINT, begin, lease, new_id, read_body, reply
 from .failures import FieldError
 from .fields import Fields
+from .reading import in_turn, tokens_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ class _Shape:
     def _choice(self, index: int, tokens: Sequence[Token]) -> dict[str, Any]:
         text = "".join(token.text for token in tokens)
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
-        finish = tokens[-1].finish_reason if tokens else None
+        finish: str | None = tokens[-1].finish_reason if tokens else None
         reader = self.asked.reader(self.tokenizer)
         if reader is not None:
             text = text_of(reader.push(tokens) + reader.finish())

@@ -19,10 +19,11 @@ from edgellama.llama import Llama
 
 from . import shapes
 from .answer_options import AnswerOptions, take_completion_logprobs, take_grammar, take_options
-from .events import DONE, EventStream, event, in_turn, tokens_of
+from .events import DONE, EventStream, event
 from .exchange import FINGERPRINT, begin, lease, new_id, read_body, reply
 from .failures import FieldError
 from .fields import Fields
+from .reading import in_turn, tokens_of
 
 DEFAULT_MAX_TOKENS = 16
 MAX_PROMPTS = 16

@@ -181,6 +181,7 @@ class _Answer:
                 *message.get("headers", ()),
                 *self.extra_headers,
                 (b"x-content-type-options", b"nosniff"),
+                (b"cross-origin-resource-policy", b"same-origin"),
             ]
             self._streams_events = any(
                 value.startswith(b"text/event-stream") for _, value in message["headers"]

@@ -15,6 +15,7 @@ from edgellama.llama import Llama
 
 from . import strict_json
 from .loaded_models import LoadedModels
+from .reading import counted
 
 FINGERPRINT = f"edgellama-{__version__}"
 
@@ -53,14 +54,13 @@ async def begin(
     """
     generations = await asyncio.to_thread(start)
 
-    def end() -> None:
-        for generation in generations:
-            generation.close()
+    def log_tokens() -> None:
         n_prompt = sum(g.prompt_tokens for g in generations)
         n_predicted = sum(g.timings.predicted_n for g in generations)
         request.state.log = f"{n_prompt}+{n_predicted} tokens"
 
-    stack.callback(end)
+    stack.callback(log_tokens)
+    stack.enter_context(counted(generations))
     return generations
 
 

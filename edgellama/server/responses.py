@@ -21,11 +21,12 @@ from edgellama.tools import Delta, TextDelta
 from . import shapes
 from .answer_options import response_format, schema_of, take_options
 from .chat_completions import ChatRequest
-from .events import EventStream, event, tokens_of
+from .events import EventStream, event
 from .exchange import begin, lease, new_id, read_body, reply
 from .failures import FieldError
 from .fields import Fields
 from .output_items import OutputItems
+from .reading import pieces, tokens_of
 
 if TYPE_CHECKING:
     from edgellama.grammar import Grammar
@@ -205,7 +206,7 @@ class _Shape:
         yield self._events([{"type": "response.created", "response": begun}])
         yield self._events([{"type": "response.in_progress", "response": begun}])
         finish = None
-        while tokens := await self._generation.ready():
+        async for tokens in pieces(self._generation):
             finish = tokens[-1].finish_reason
             data = self._events(self._items.push(self._deltas(tokens), self._logprobs(tokens)))
             if data:

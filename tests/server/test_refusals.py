@@ -133,7 +133,7 @@ FIELDS = sorted(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4), st.sampled_from(PARSERS))
 def test_whatever_a_body_holds_is_read_or_refused(body: Any, parser: Any) -> None:
     usual = {parse: "messages", completions.parse: "prompt"}.get(parser, "input")
