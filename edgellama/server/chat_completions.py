@@ -23,7 +23,7 @@ from . import shapes, strict_json
 from .answer_options import AnswerOptions, take_chat_logprobs, take_grammar, take_options
 from .call_reader import CallReader
 from .events import DONE, EventStream, event
-from .exchange import FINGERPRINT, begin, lease, new_id, read_body, reply
+from .exchange import FINGERPRINT, begin, lease, new_id, read, reply
 from .failures import FieldError
 from .fields import Fields
 from .reading import in_turn, tokens_of
@@ -40,7 +40,16 @@ class ChatRequest:
     tool_choice: ToolChoice = "auto"
     parallel_tool_calls: bool = True
 
+    def __post_init__(self) -> None:
+        if self.tool_choice in ("auto", "none"):
+            return
+        if not self.tools:
+            raise FieldError("tool_choice", "tool_choice asks for a call, but there are no tools")
+        if self.options.grammar is not None:
+            raise FieldError("tool_choice", "a call that must be made leaves no room for a format")
+
     def start(self, llama: Llama) -> list[Generation]:
+        """The answers, begun."""
         return self.options.start(
             llama,
             lambda **options: llama.stream_chat(
@@ -68,8 +77,6 @@ def parse(body: object) -> ChatRequest:
         raise fields.wrong("messages", "a list of messages, one at least", messages)
     tools = fields.items("tools") or []
     tool_choice = fields.take("tool_choice", "auto")
-    if not tools and tool_choice not in ("auto", "none"):
-        raise FieldError("tool_choice", "tool_choice asks for a call, but there are no tools")
     parallel = fields.flag("parallel_tool_calls", True)
     options = take_options(
         fields,
@@ -78,13 +85,11 @@ def parse(body: object) -> ChatRequest:
         take_grammar=take_grammar,
     )
     fields.finish()
-    if options.grammar is not None and tools and tool_choice not in ("auto", "none"):
-        raise FieldError("tool_choice", "a call that must be made leaves no room for a format")
     return ChatRequest(model, messages, options, tools, tool_choice, parallel)
 
 
 async def chat_completions(request: Request) -> Response:
-    asked = parse(await read_body(request))
+    asked = await read(request, parse)
     async with AsyncExitStack() as stack:
         name, llama = await lease(request, stack, asked.model)
         generations = await begin(request, stack, lambda: asked.start(llama))

@@ -20,7 +20,7 @@ from edgellama.llama import Llama
 from . import shapes
 from .answer_options import AnswerOptions, take_completion_logprobs, take_grammar, take_options
 from .events import DONE, EventStream, event
-from .exchange import FINGERPRINT, begin, lease, new_id, read_body, reply
+from .exchange import FINGERPRINT, begin, lease, new_id, read, reply
 from .failures import FieldError
 from .fields import Fields
 from .reading import in_turn, tokens_of
@@ -115,7 +115,7 @@ def _are_ids(value: object) -> bool:
 
 
 async def completions(request: Request) -> Response:
-    asked = parse(await read_body(request))
+    asked = await read(request, parse)
     async with AsyncExitStack() as stack:
         name, llama = await lease(request, stack, asked.model)
         generations = await begin(request, stack, lambda: asked.start(llama))

@@ -241,9 +241,7 @@ async def _read_body(headers: Headers, receive: Receive) -> bytes:
         kind = (headers.get("content-type") or "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise ApiError(415, f"the body must be application/json, not {_printable(kind)!r}")
-        if headers.get(
-            "content-encoding",
-        ) not in (None, "identity"):
+        if headers.get("content-encoding") not in (None, "identity"):
             raise ApiError(415, "the body must not be compressed")
     return b"".join(parts)
 

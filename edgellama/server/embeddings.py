@@ -17,7 +17,7 @@ from starlette.responses import Response
 from edgellama.embedding import POOLINGS
 from edgellama.llama import Llama
 
-from .exchange import lease, read_body, reply
+from .exchange import lease, read, reply
 from .failures import FieldError
 from .fields import Fields
 
@@ -74,7 +74,7 @@ def _inputs(value: object) -> list[str | list[int]]:
 
 
 async def embeddings(request: Request) -> Response:
-    asked = parse(await read_body(request))
+    asked = await read(request, parse)
     async with AsyncExitStack() as stack:
         name, llama = await lease(request, stack, asked.model)
         dim = llama.config.dim

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,12 +17,17 @@ from . import strict_json
 from .loaded_models import LoadedModels
 from .reading import counted
 
+T = TypeVar("T")
 FINGERPRINT = f"edgellama-{__version__}"
 
 
-async def read_body(request: Request) -> Any:
-    """The body's JSON value; InvalidRequest if it is none."""
-    return strict_json.parse(await request.body())
+async def read(request: Request, parse: Callable[[Any], T]) -> T:
+    """What `parse` makes of the body's JSON value; raises InvalidRequest.
+
+    In a thread: a long body or a large schema must not hold up those who stream.
+    """
+    body = await request.body()
+    return await asyncio.to_thread(lambda: parse(strict_json.parse(body)))
 
 
 def reply(value: object) -> Response:
@@ -50,7 +55,7 @@ async def begin(
 ) -> Sequence[Generation]:
     """The answers that `start` begins, ended with `stack`; how many tokens goes to the log.
 
-    In a thread: reading a long prompt or a large schema must not hold up those who stream.
+    In a thread, as a long prompt takes its time to become tokens.
     """
     generations = await asyncio.to_thread(start)
 

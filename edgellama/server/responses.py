@@ -22,7 +22,7 @@ from . import shapes
 from .answer_options import response_format, schema_of, take_options
 from .chat_completions import ChatRequest
 from .events import EventStream, event
-from .exchange import begin, lease, new_id, read_body, reply
+from .exchange import begin, lease, new_id, read, reply
 from .failures import FieldError
 from .fields import Fields
 from .output_items import OutputItems
@@ -54,8 +54,6 @@ def parse(body: object) -> ResponseRequest:
     choice = fields.take("tool_choice", "auto")
     if isinstance(choice, dict) and choice.get("type") == "function" and "name" in choice:
         choice = {"type": "function", "function": {"name": choice["name"]}}
-    if not tools and choice not in ("auto", "none"):
-        raise FieldError("tool_choice", "tool_choice asks for a call, but there are no tools")
     parallel = fields.flag("parallel_tool_calls", True)
     truncation = fields.choice("truncation", tuple(_POLICIES), "disabled")
     fields.whole("n", 1, 1)
@@ -66,8 +64,6 @@ def parse(body: object) -> ResponseRequest:
         take_grammar=_take_grammar,
     )
     fields.finish()
-    if options.grammar is not None and tools and choice not in ("auto", "none"):
-        raise FieldError("tool_choice", "a call that must be made leaves no room for a format")
     if truncation != "disabled":
         options = replace(options, context_policy=_POLICIES[truncation])
     repeated = {
@@ -164,7 +160,7 @@ def _take_grammar(body: Fields) -> "Grammar | None":
 
 
 async def responses(request: Request) -> Response:
-    asked = parse(await read_body(request))
+    asked = await read(request, parse)
     async with AsyncExitStack() as stack:
         name, llama = await lease(request, stack, asked.chat.model)
         generations = await begin(request, stack, lambda: asked.chat.start(llama))

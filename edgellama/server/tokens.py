@@ -16,12 +16,12 @@ from starlette.responses import Response
 from edgellama.errors import InvalidRequest
 from edgellama.llama import Llama
 
-from .exchange import lease, read_body, reply
+from .exchange import lease, read, reply
 from .fields import Fields
 
 
 async def tokenize(request: Request) -> Response:
-    fields = Fields(await read_body(request))
+    fields = await read(request, Fields)
     model, content = fields.text("model"), fields.need("content")
     bos, special = fields.flag("add_special"), fields.flag("parse_special", True)
     pieces = fields.flag("with_pieces")
@@ -36,7 +36,7 @@ async def tokenize(request: Request) -> Response:
 
 
 async def detokenize(request: Request) -> Response:
-    fields = Fields(await read_body(request))
+    fields = await read(request, Fields)
     model, ids = fields.text("model"), fields.need("tokens")
     fields.finish()
     if not isinstance(ids, list) or not all(type(id) is int for id in ids):
@@ -48,7 +48,7 @@ async def detokenize(request: Request) -> Response:
 
 
 async def apply_template(request: Request) -> Response:
-    fields = Fields(await read_body(request))
+    fields = await read(request, Fields)
     model, messages = fields.text("model"), fields.need("messages")
     tools = fields.items("tools") or []
     fields.finish()

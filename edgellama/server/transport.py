@@ -47,10 +47,10 @@ class GuardedProtocol(H11Protocol):
                 )
             )
             return
-        self._deadline = self.loop.call_later(REQUEST_SECONDS, self._too_slow)
+        self._keep_time(True)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._disarm()
+        self._keep_time(False)
         self.resume_writing()
         super().connection_lost(exc)
 
@@ -58,7 +58,7 @@ class GuardedProtocol(H11Protocol):
         if self._refused or self.transport.is_closing():
             return
         super().data_received(data)
-        self._disarm(self._reading())
+        self._keep_time(self._reading())
 
     def handle_events(self) -> None:
         if self.conn.their_state is h11.IDLE:
@@ -78,11 +78,11 @@ class GuardedProtocol(H11Protocol):
             return bool(self.conn.trailing_data[0])
         return self.conn.their_state is h11.SEND_BODY
 
-    def _disarm(self, unless: bool = False) -> None:
-        """Stop the clock of the request, or see to it that it runs."""
-        if unless and self._deadline is None:
+    def _keep_time(self, reading: bool) -> None:
+        """See to it that the clock runs while a request is being read, and then only."""
+        if reading and self._deadline is None:
             self._deadline = self.loop.call_later(REQUEST_SECONDS, self._too_slow)
-        elif not unless and self._deadline is not None:
+        elif not reading and self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
@@ -113,7 +113,7 @@ class GuardedProtocol(H11Protocol):
 
     def _refuse(self, error: ApiError) -> None:
         """Say it, if an answer has not begun already, and close."""
-        self._disarm()
+        self._keep_time(False)
         if self.transport.is_closing():
             return
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
