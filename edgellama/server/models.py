@@ -1,9 +1,14 @@
 """GET /v1/models and /v1/models/{id}: what is served."""
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
+
+from edgellama.errors import EdgellamaError
+from edgellama.llama import Llama
 
 from .exchange import models_of, reply
 from .loaded_models import LoadedModels
@@ -11,15 +16,16 @@ from .loaded_models import LoadedModels
 
 async def list_models(request: Request) -> Response:
     models = models_of(request)
-    return reply({"object": "list", "data": [_describe(models, name) for name in models.names]})
+    data = [await _describe(models, name) for name in models.names]
+    return reply({"object": "list", "data": data})
 
 
 async def get_model(request: Request) -> Response:
     models = models_of(request)
-    return reply(_describe(models, models.name_of(request.path_params["id"])))
+    return reply(await _describe(models, models.name_of(request.path_params["id"])))
 
 
-def _describe(models: LoadedModels, name: str) -> dict[str, Any]:
+async def _describe(models: LoadedModels, name: str) -> dict[str, Any]:
     """OpenAI's fields, and llama-server's `meta` of a model that is loaded."""
     llama = dict(models.open_now()).get(name)
     model: dict[str, Any] = {
@@ -36,6 +42,14 @@ def _describe(models: LoadedModels, name: str) -> dict[str, Any]:
             "n_embd": llama.config.dim,
             "n_parallel": llama.n_parallel,
             "n_vocab": llama.config.vocab_size,
-            "chat_format": llama.chat_format and llama.chat_format.name,
+            # In a thread: a template is rendered to be recognised, the first time.
+            "chat_format": await asyncio.to_thread(_chat_format, llama),
         }
     return model
+
+
+def _chat_format(llama: Llama) -> str | None:
+    """Its name; None for a base model, and for a template that cannot be used."""
+    with suppress(EdgellamaError):
+        return llama.chat_format and llama.chat_format.name
+    return None
