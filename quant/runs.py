@@ -7,8 +7,9 @@ all sixteen is one vector: weights and importance (n, 16) float32, codes (n, 16)
 import numpy as np
 
 from .jit import inlined, kernel
-from .simd.lanes import interleave_high, interleave_low, nearest_f16, where_less
+from .simd.lanes import interleave_high, interleave_low, nearest_f16, square_root, where_less
 from .simd.vector import (
+    fma,
     larger,
     load_f32x16,
     load_i8x16,
@@ -24,6 +25,7 @@ LANES = 16
 LINE = LANES * 4  # bytes of a vector
 BIGGEST = 65504  # of float16
 LEAST = 2.0**-24  # of float16, above zero
+LEAST_SIZE = 1e-12  # of a weight, so that a run of zeros counts for something
 
 
 @inlined
@@ -114,6 +116,23 @@ def load_runs(source, first, last, period, n, to, spare):
         _shuffle_floats(spare + LANES * LINE, spare)
         _shuffle_floats(spare, spare + LANES * LINE)
         _shuffle_floats(spare + LANES * LINE, at)
+
+
+@kernel
+def weigh_runs(x, n, w):
+    """Multiply each importance by sqrt(mean square of its run + weight ** 2).
+
+    A large weight then counts more than a small one, though its error does no more to the outputs
+    of the channels that were looked at: it is more likely to matter elsewhere. llama.cpp weighs so.
+    """
+    squares = zeros()
+    for i in range(0, n * LINE, LINE):
+        squares = fma(load_f32x16(x + i), load_f32x16(x + i), squares)
+    mean = squares * numbers(1.0 / n)
+    for i in range(0, n * LINE, LINE):
+        v = load_f32x16(x + i)
+        size = larger(square_root(fma(v, v, mean)), numbers(LEAST_SIZE))
+        store(w + i, load_f32x16(w + i) * size)
 
 
 @kernel

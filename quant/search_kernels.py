@@ -10,7 +10,7 @@ import numpy as np
 from .iq4_nl import VALUES
 from .jit import Entry, entry, kernel
 from .minimum_search import minimum_search
-from .runs import LANES, LINE, load_runs, store_runs
+from .runs import LANES, LINE, load_runs, store_runs, weigh_runs
 from .scale_search import scale_search, table_levels, whole_levels
 
 SCRATCH = 2 * 32 * LINE + 32 * LANES + 2 * LANES * LINE  # weights, importance, codes, spare
@@ -26,6 +26,7 @@ def _over_runs(n, search):
         for first in range(0, runs, LANES):
             load_runs(values, first, runs - 1, runs, n, x, spare)
             load_runs(importance, first, runs - 1, period, n, w, spare)
+            weigh_runs(x, n, w)
             search(x, w, scales + first * 16, c)
             store_runs(c, first, runs - 1, n, codes, spare)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .half import narrow, widen
-from .vector import constant, f32x16, intrinsic, shuffle
+from .vector import call, constant, f32x16, intrinsic, shuffle
 
 
 @intrinsic
@@ -28,6 +28,16 @@ def nearest_f16(typingctx: Any, a: Any) -> Any:
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return widen(builder, narrow(builder, args[0]))
+
+    return a(a), emit
+
+
+@intrinsic
+def square_root(typingctx: Any, a: Any) -> Any:
+    """Of each lane, correctly rounded."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return call(builder, f"llvm.sqrt.v{a.lanes}f32", args[0].type, list(args))
 
     return a(a), emit
 
