@@ -51,5 +51,6 @@ async def _describe(models: LoadedModels, name: str) -> dict[str, Any]:
 def _chat_format(llama: Llama) -> str | None:
     """Its name; None for a base model, and for a template that cannot be used."""
     with suppress(EdgellamaError):
-        return llama.chat_format and llama.chat_format.name
+        if llama.chat_format is not None:
+            return llama.chat_format.name
     return None
