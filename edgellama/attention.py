@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from .context import LANES
 from .kv_cache import BLOCK_TOKENS, F16, Q8_0
-from .ops import LANES, exp, scratch_of
+from .ops import exp, scratch_of
 from .quant.activations import largest_magnitude
 from .quant.jit import kernel
 from .quant.kernels import BLOCK
@@ -37,7 +38,6 @@ from .quant.simd.vector import (
     sum_lanes,
 )
 
-GROUP_ROWS = 16  # rows of one sequence that share a look at a block
 ROW = BLOCK_TOKENS * 4  # bytes of the scores of a row
 NEVER = np.float32(-1e30)  # the score of a key that is not to be seen
 
@@ -397,10 +397,3 @@ def attend(s, layer, counter, ith):
         group = s.groups + number * 16
         first, rows = load_i64(group), load_i64(group + 8)
         _attend_group(s, layer, first, rows, item % s.n_kv_heads, scratch_of(s, ith))
-
-
-def attention_scratch_bytes(head_dim: int, group: int) -> int:
-    """What _attend_group needs for GROUP_ROWS rows."""
-    width = -(-head_dim // LANES) * LANES
-    heads = GROUP_ROWS * group
-    return 4 * (BLOCK_TOKENS * (head_dim + width) + heads * (BLOCK_TOKENS + width + 3))

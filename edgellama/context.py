@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .quant.kernels import ACTIVATIONS, MATRIX
+from .kv_cache import BLOCK_TOKENS
+from .quant.kernels import ACTIVATIONS, BFLOAT, MATRIX
 
 LAYER = np.dtype(
     [
@@ -69,6 +70,14 @@ CONTEXT = np.dtype(
     ]
 )
 
+LANES = 16  # of the vectors that kernels read whole
+FEW = 4  # up to so many tokens, streaming rows is quicker than unpacking them
+MAX_CHUNK = 256  # rows taken at once for few tokens: long runs suit the memory
+# Rows taken at once for many tokens: their outputs, or AMX's widened weights, stay in the cache.
+TILE_CHUNK = 128 if BFLOAT else 64
+# Rows of a batch that one step takes: on AMX, widening the weights costs as much as 96 of them.
+LARGEST_BATCH = 512 if BFLOAT else 256
+GROUP_ROWS = 16  # rows of one sequence that share a look at a block of the cache
 CACHE_LINE = 64
 PHASES_PER_LAYER = 12
 PHASES_OUTSIDE = 3
@@ -76,3 +85,10 @@ PHASES_OUTSIDE = 3
 
 def n_counters(n_layers: int) -> int:
     return n_layers * PHASES_PER_LAYER + PHASES_OUTSIDE
+
+
+def attention_scratch_bytes(head_dim: int, group: int) -> int:
+    """What attention needs for GROUP_ROWS rows, each with `group` heads that share keys."""
+    width = -(-head_dim // LANES) * LANES
+    heads = GROUP_ROWS * group
+    return 4 * (BLOCK_TOKENS * (head_dim + width) + heads * (BLOCK_TOKENS + width + 3))

@@ -1,6 +1,6 @@
 """Where files of the user lie: what can be made again (the cache) and what cannot (the data).
 
-The cache folder is the one of quant/jit.py, which may import nothing from here.
+The cache folder is the one of quant/cache_folder.py, which may import nothing from here.
 """
 
 import os

@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from .context import FEW, LANES, MAX_CHUNK, TILE_CHUNK
 from .quant.activations import quantize_columns
 from .quant.amx import TOKENS, narrow_columns, turn_columns
 from .quant.jit import inlined, kernel
@@ -29,14 +30,6 @@ from .quant.simd.vector import (
     store,
     sum_lanes,
 )
-
-LANES = 16
-FEW = 4  # up to so many tokens, streaming rows is quicker than unpacking them
-MAX_CHUNK = 256  # rows taken at once for few tokens: long runs suit the memory
-# Rows taken at once for many tokens: their outputs, or AMX's widened weights, stay in the cache.
-TILE_CHUNK = 128 if BFLOAT else 64
-# Rows of a batch that one step takes: on AMX, widening the weights costs as much as 96 of them.
-LARGEST_BATCH = 512 if BFLOAT else 256
 
 
 @inlined

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numpy.typing import NDArray
 
 from .jit import inlined, kernel
-from .kernels import ACTIVATIONS, BFLOAT, BLOCK, PAD
+from .kernels import BLOCK
 from .simd.vector import (
     call,
     constant,
@@ -86,27 +85,3 @@ def quantize_columns(x, t, first, last):
 def quantize_row(x, t):
     """Codes, scales and sums of row t of the activations record x, from its values."""
     quantize_columns(x, t, 0, x.padded)
-
-
-def new_activations(rows: int, cols: int) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-    """A record for `rows` rows, and the zeroed arrays whose addresses stand in it: keep them."""
-    padded = -(-cols // PAD) * PAD
-    blocks = padded // BLOCK
-    arrays: dict[str, NDArray[Any]] = {
-        "values": np.zeros((rows, padded), np.float32),
-        "codes": np.zeros((rows, padded), np.int8),
-        "pairs": np.zeros((rows, padded), np.int8),
-        "scales": np.zeros((rows, blocks), np.float32),
-        "sums": np.zeros((rows, blocks), np.int32),
-        "half_sums": np.zeros((rows, blocks, 2), np.int16),
-    }
-    if BFLOAT:
-        n = -(-rows // 32) * 32 * padded
-        bits = np.zeros(n + 32, np.uint16)
-        start = -bits.ctypes.data % 64 // 2  # a row of a tile is a cache line
-        arrays["tiles"] = bits[start : start + n].reshape(-1, blocks, 2, 16, 16, 2)
-    record = np.zeros((), ACTIVATIONS)
-    record["padded"] = padded
-    for name, array in arrays.items():
-        record[name] = array.ctypes.data
-    return record, arrays

@@ -13,7 +13,7 @@ tokens (0.1 MB) then stay in the second-level cache. Sums of COLUMNS are added i
 import numpy as np
 
 from .jit import entry, inlined, kernel
-from .kernels import BLOCK, MATRIX
+from .kernels import AMX_SCRATCH_BYTES, BLOCK, MATRIX
 from .memory import copy_bytes
 from .records import activations_at, call_entry, matrix_at
 from .simd import tiles
@@ -42,7 +42,7 @@ _PART = _SUMS + 4 * TILE  # a matrix record
 _ROWS = _PART + -(-MATRIX.itemsize // 64) * 64  # ROWS widened rows
 _SPARE = _ROWS + ROWS * STRIDE  # for widening: one row as float32, and what `unpack` needs
 SPARE_BYTES = COLUMNS * 4 + 64 + 4096
-SCRATCH_BYTES = 64 + _SPARE + SPARE_BYTES
+assert 64 + _SPARE + SPARE_BYTES <= AMX_SCRATCH_BYTES
 RECORD_BYTES = MATRIX.itemsize
 
 

@@ -34,6 +34,6 @@ def _bytes_to_bf16(blocks: Blocks) -> Values:
     return (blocks.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
-F32 = Format("F32", 0, 1, 4, _f32_to_bytes, _bytes_to_f32, "dense_kernels")
-F16 = Format("F16", 1, 1, 2, _f16_to_bytes, _bytes_to_f16, "dense_kernels")
-BF16 = Format("BF16", 30, 1, 2, _bf16_to_bytes, _bytes_to_bf16, "dense_kernels")
+F32 = Format("F32", 0, 1, 4, _f32_to_bytes, _bytes_to_f32)
+F16 = Format("F16", 1, 1, 2, _f16_to_bytes, _bytes_to_f16)
+BF16 = Format("BF16", 30, 1, 2, _bf16_to_bytes, _bytes_to_bf16)

@@ -3,7 +3,6 @@
 import numpy as np
 
 from .jit import entry, inlined, kernel
-from .kernels import ProductKernels
 from .memory import copy_bytes, zero_bytes
 from .records import activations_at, matrix_at
 from .simd.half import load_bf16x16, load_f16x16
@@ -214,11 +213,3 @@ def unpack_f16(matrix, row, out, scratch):
 def unpack_bf16(matrix, row, out, scratch):
     m = matrix_at(matrix)
     _unpack(load_bf16x16, 2, m.data + row * m.row_bytes, m.cols, out, scratch)
-
-
-PRODUCTS = {
-    # full weights are for full precision, on every tier
-    "F32": ProductKernels(dot_f32, tile_f32, unpack_f32, None, quantized=False, batch=tile_f32),
-    "F16": ProductKernels(dot_f16, tile_f16, unpack_f16, None, quantized=False),
-    "BF16": ProductKernels(dot_bf16, tile_bf16, unpack_bf16, None, quantized=False),
-}

@@ -8,15 +8,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from .entry import Entry
     from .grid import Grid, Layout
-    from .jit import Entry
     from .kernels import ProductKernels
 
 Blocks = npt.NDArray[np.uint8]  # (n_blocks, type_size)
@@ -28,10 +27,7 @@ MANY = 1 << 18  # numbers for which a compiled kernel is worth its loading
 
 @dataclass(frozen=True)
 class Format:
-    """One tensor type. The two block functions are plain numpy: they define the format.
-
-    `kernels` names the module beside this one that computes on the packed bytes.
-    """
+    """One tensor type. The two block functions are plain numpy: they define the format."""
 
     name: str
     ggml_type: int
@@ -39,7 +35,6 @@ class Format:
     type_size: int
     quantize_blocks: Callable[[Values], Blocks] | None  # None: it is read, and not made here
     dequantize_blocks: Callable[[Blocks], Values]
-    kernels: str
     layout: "Layout | None" = None  # of scales and codes; None: codes cannot be chosen freely
 
     @property
@@ -48,10 +43,10 @@ class Format:
 
     @cached_property
     def products(self) -> "ProductKernels":
-        """The compiled kernels of this format (imported when first asked for: numba is heavy)."""
-        module = import_module(f".{self.kernels}", __package__)
-        products: ProductKernels = module.PRODUCTS[self.name]
-        return products
+        """The compiled kernels of this format (imported when first asked for: so is LLVM)."""
+        from .products import PRODUCTS
+
+        return PRODUCTS[self.name]
 
     @property
     def pack_entry(self) -> "Entry | None":

@@ -56,5 +56,5 @@ def _dequantize_m(blocks: Blocks) -> Values:
     return values.reshape(-1, 256)
 
 
-IQ1_S = Format("IQ1_S", 19, 256, 50, None, _dequantize_s, "iq_kernels")
-IQ1_M = Format("IQ1_M", 29, 256, 56, None, _dequantize_m, "iq_kernels")
+IQ1_S = Format("IQ1_S", 19, 256, 50, None, _dequantize_s)
+IQ1_M = Format("IQ1_M", 29, 256, 56, None, _dequantize_m)

@@ -78,6 +78,6 @@ def _dequantize_s(blocks: Blocks) -> Values:
     return _weights(_float16(blocks[:, :2]), _nibbles(blocks[:, 74:]), entries, signs)
 
 
-IQ2_XXS = Format("IQ2_XXS", 16, 256, 66, None, _dequantize_xxs, "iq_kernels")
-IQ2_XS = Format("IQ2_XS", 17, 256, 74, None, _dequantize_xs, "iq_kernels")
-IQ2_S = Format("IQ2_S", 22, 256, 82, None, _dequantize_s, "iq_kernels")
+IQ2_XXS = Format("IQ2_XXS", 16, 256, 66, None, _dequantize_xxs)
+IQ2_XS = Format("IQ2_XS", 17, 256, 74, None, _dequantize_xs)
+IQ2_S = Format("IQ2_S", 22, 256, 82, None, _dequantize_s)

@@ -50,5 +50,5 @@ def _dequantize_s(blocks: Blocks) -> Values:
     return values.reshape(-1, 256)
 
 
-IQ3_XXS = Format("IQ3_XXS", 18, 256, 98, None, _dequantize_xxs, "iq_kernels")
-IQ3_S = Format("IQ3_S", 21, 256, 110, None, _dequantize_s, "iq_kernels")
+IQ3_XXS = Format("IQ3_XXS", 18, 256, 98, None, _dequantize_xxs)
+IQ3_S = Format("IQ3_S", 21, 256, 110, None, _dequantize_s)

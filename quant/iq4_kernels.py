@@ -8,7 +8,7 @@ import numpy as np
 
 from .iq4_nl import VALUES
 from .jit import entry, inlined, kernel
-from .kernels import BLOCK, TILE_ROWS, ProductKernels
+from .kernels import BLOCK, TILE_ROWS
 from .memory import copy_bytes, zero_bytes
 from .records import activations_at, matrix_at
 from .simd.half import load_8_scales_18, load_f16
@@ -208,9 +208,3 @@ def tile_iq4_xs(matrix, activations, first, last, n, out, out_stride, scratch):
 @entry
 def unpack_iq4_xs(matrix, row, out, scratch):
     _unpack(_xs_block, matrix, row, out)
-
-
-PRODUCTS = {
-    "IQ4_NL": ProductKernels(dot_iq4_nl, tile_iq4_nl, unpack_iq4_nl, None, quantized=True),
-    "IQ4_XS": ProductKernels(dot_iq4_xs, tile_iq4_xs, unpack_iq4_xs, None, quantized=True),
-}

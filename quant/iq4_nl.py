@@ -31,4 +31,4 @@ def _write_codes(blocks: Blocks, codes: Codes) -> None:
 
 
 LAYOUT = Layout(0, 15, read_scale, _write_codes, write_scale, VALUES)
-IQ4_NL = Format("IQ4_NL", 20, 32, 18, None, dequantize_blocks, "iq4_kernels", LAYOUT)
+IQ4_NL = Format("IQ4_NL", 20, 32, 18, None, dequantize_blocks, LAYOUT)

@@ -51,4 +51,4 @@ def _write_codes(blocks: Blocks, codes: Codes) -> None:
 
 
 LAYOUT = Layout(0, 15, _scales, _write_codes, _write_scales, VALUES)
-IQ4_XS = Format("IQ4_XS", 23, 256, 136, None, dequantize_blocks, "iq4_kernels", LAYOUT)
+IQ4_XS = Format("IQ4_XS", 23, 256, 136, None, dequantize_blocks, LAYOUT)

@@ -17,7 +17,7 @@ from .simd.vector import (
     load_i64,
     splat_f32x16,
 )
-from .unpacked_kernels import unpack_row, unpacked
+from .unpacked_kernels import unpack_row
 
 COLUMNS = 256  # of a super-block
 _EIGHT = 8  # bytes of an entry of the books of IQ1 and IQ2
@@ -202,14 +202,3 @@ def unpack_iq1_s(matrix, row, out, scratch):
 @entry
 def unpack_iq1_m(matrix, row, out, scratch):
     unpack_row(_iq1_m, COLUMNS, 56, matrix, row, out)
-
-
-PRODUCTS = {
-    "IQ2_XXS": unpacked(unpack_iq2_xxs),
-    "IQ2_XS": unpacked(unpack_iq2_xs),
-    "IQ2_S": unpacked(unpack_iq2_s),
-    "IQ3_XXS": unpacked(unpack_iq3_xxs),
-    "IQ3_S": unpacked(unpack_iq3_s),
-    "IQ1_S": unpacked(unpack_iq1_s),
-    "IQ1_M": unpacked(unpack_iq1_m),
-}

@@ -2,19 +2,32 @@
 
 By default numba makes every function callable by itself: with wrappers for Python, optimized and
 turned into machine code with all that it calls, and again in each of its callers. Kernels are only
-called by other compiled code, so here they stay LLVM modules until an entry links them.
+called by other compiled code, so here they stay LLVM modules until an entry links them; and an
+entry becomes an object file with one C function, which needs neither numba nor Python.
 
-This reaches into numba (whose version is pinned for the kernels' sake anyway): a code library that
-never becomes machine code, and a lowering pass that uses it.
+This reaches into numba (whose version is pinned for the kernels' sake anyway): code libraries that
+are not loaded, and a lowering pass that uses them.
 """
 
+from collections.abc import Callable
 from typing import Any
 
+from llvmlite import ir
 from llvmlite.binding import Linkage
+from numba import types
 from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler import CompilerBase, DefaultPassBuilder, Flags, compile_extra
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import register_pass
+from numba.core.registry import cpu_target
 from numba.core.typed_passes import NativeLowering
+
+from .machine_code import MachineCode
+from .system import NAMES
+
+# No fastmath: sums keep the order in which they are written, so that results do not depend on how a
+# batch is cut, on the number of threads, or on what the compiler finds convenient.
+OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
 
 
 class _Part(JITCodeLibrary):
@@ -28,34 +41,29 @@ class _Part(JITCodeLibrary):
         self._finalized = True
 
 
-class _Whole(JITCodeLibrary):
-    """An entry with all that it calls."""
+class EntryLibrary(JITCodeLibrary):
+    """An entry with all that it calls; it shows the library's name and no other."""
 
     def _optimize_final_module(self) -> None:
         """Twice: what the first round inlines, the second finds simpler."""
-        self._hide_kernels()
-        super()._optimize_final_module()
-        super()._optimize_final_module()
-
-    def _hide_kernels(self) -> None:
-        """Keep the names of what was linked to this entry.
-
-        numba numbers the functions of a process, so the kernels of two entries that were compiled
-        in two processes may have one name; loaded side by side, one would be called for the other.
-        """
         for function in self._final_module.functions:
-            if function.linkage == Linkage.linkonce_odr:
+            if not function.is_declaration and function.name != self.name:
                 function.linkage = Linkage.internal
+        for variable in self._final_module.global_variables:
+            if variable.linkage == Linkage.common:  # for Python, which is not there: falls away
+                variable.linkage = Linkage.internal
+        super()._optimize_final_module()
+        super()._optimize_final_module()
 
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+        for function in self._final_module.functions:
+            known = function.name in NAMES or function.name.startswith("llvm.")
+            if function.is_declaration and not known:
+                raise ValueError(f"{self.name} calls {function.name}: add it to system.py")
 
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _EntryLowering(NativeLowering):
-    _name = "entry_lowering"
-
-    def run_pass(self, state: Any) -> bool:
-        state.library = _Whole(state.targetctx.codegen(), state.func_id.func_qualname)
-        state.library.enable_object_caching()
-        return bool(super().run_pass(state))
+    def object_file(self) -> bytes:
+        return bytes(self._codegen._tm.emit_object(self._final_module))
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
@@ -76,19 +84,57 @@ class _KernelLowering(NativeLowering):
 class KernelCompiler(CompilerBase):
     """The usual passes, and the lowering of kernels."""
 
-    lowering: Any = _KernelLowering
-
     def define_pipelines(self) -> list[Any]:
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
         passes.passes = [
-            (self.lowering if each is NativeLowering else each, text)
+            (_KernelLowering if each is NativeLowering else each, text)
             for each, text in passes.passes
         ]
         passes.finalize()
         return [passes]
 
 
-class EntryCompiler(KernelCompiler):
-    """The usual passes, and the lowering of entries."""
+def compile_entry(function: Callable[..., None], name: str) -> MachineCode:
+    """The machine code of a function whose arguments are all int64."""
+    n_arguments = function.__code__.co_argcount
+    return MachineCode(name, n_arguments, link_entry(function, name).object_file())
 
-    lowering = _EntryLowering
+
+@global_compiler_lock
+def link_entry(function: Callable[..., None], name: str) -> EntryLibrary:
+    """An entry with all that it calls, optimized, as LLVM knows it."""
+    flags: Any = Flags()
+    context = cpu_target.target_context
+    cpu_target.options.parse_as_flags(flags, OPTIONS)
+    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
+    library = EntryLibrary(context.codegen(), name)
+    compiled = compile_extra(
+        cpu_target.typing_context,
+        context,
+        function,
+        args=(types.int64,) * function.__code__.co_argcount,
+        return_type=types.none,
+        flags=flags,
+        locals={},
+        library=library,
+    )
+    library.add_ir_module(_c_function(context, compiled.fndesc, name))
+    library.finalize()
+    return library
+
+
+def _c_function(context: Any, compiled: Any, name: str) -> Any:
+    """void name(int64_t, ...): calls what numba compiled, and knows of no exceptions."""
+    module = context.create_module(name)
+    convention = context.call_conv
+    callee = ir.Function(
+        module,
+        convention.get_function_type(compiled.restype, compiled.argtypes),
+        compiled.llvm_func_name,
+    )
+    kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * len(compiled.argtypes))
+    function = ir.Function(module, kind, name)
+    builder = ir.IRBuilder(function.append_basic_block())
+    convention.call_function(builder, callee, compiled.restype, compiled.argtypes, function.args)
+    builder.ret_void()
+    return module

@@ -21,10 +21,12 @@ How batches of MANY and more are cut and shared among threads still changes no b
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .jit import Entry
+from .entry import Entry
 from .simd.cpu import current_tier
 
 BLOCK = 32  # activations that share a scale
@@ -96,9 +98,7 @@ class ProductKernels:
         found = {"dot": self.dot, "tile": self.tile, "unpack": self.unpack}
         if self.batch is not None or not BFLOAT:
             return found | {"batch": self.batch or self.tile}
-        from . import amx
-
-        return found | {"batch": amx.product, "widen": self.widen or amx.widen_unpacked}
+        return found | {"batch": AMX_PRODUCT, "widen": self.widen or AMX_WIDEN}
 
     def scratch_bytes(self, cols: int) -> int:
         padded = -(-cols // PAD) * PAD
@@ -107,12 +107,36 @@ class ProductKernels:
             needed = TILE_ROWS * (padded + scales) + 8 * TILE_ROWS * 2 * TILE_TOKENS * 4
         else:
             needed = 8 * padded * 4 + 256  # eight rows as float32, and the end of one
-        if not BFLOAT:
-            return needed
-        from .amx import SCRATCH_BYTES
-
-        return max(needed, SCRATCH_BYTES)
+        return max(needed, AMX_SCRATCH_BYTES) if BFLOAT else needed
 
 
 TILE_ROWS = 16
 TILE_TOKENS = 4
+
+AMX_PRODUCT = Entry(f"{__package__}.amx", "product")
+AMX_WIDEN = Entry(f"{__package__}.amx", "widen_unpacked")
+AMX_SCRATCH_BYTES = 576 << 10  # what amx.py lays out there, rounded up
+
+
+def new_activations(rows: int, cols: int) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+    """A record for `rows` rows, and the zeroed arrays whose addresses stand in it: keep them."""
+    padded = -(-cols // PAD) * PAD
+    blocks = padded // BLOCK
+    arrays: dict[str, NDArray[Any]] = {
+        "values": np.zeros((rows, padded), np.float32),
+        "codes": np.zeros((rows, padded), np.int8),
+        "pairs": np.zeros((rows, padded), np.int8),
+        "scales": np.zeros((rows, blocks), np.float32),
+        "sums": np.zeros((rows, blocks), np.int32),
+        "half_sums": np.zeros((rows, blocks, 2), np.int16),
+    }
+    if BFLOAT:
+        n = -(-rows // 32) * 32 * padded
+        bits = np.zeros(n + 32, np.uint16)
+        start = -bits.ctypes.data % 64 // 2  # a row of a tile is a cache line
+        arrays["tiles"] = bits[start : start + n].reshape(-1, blocks, 2, 16, 16, 2)
+    record = np.zeros((), ACTIVATIONS)
+    record["padded"] = padded
+    for name, array in arrays.items():
+        record[name] = array.ctypes.data
+    return record, arrays

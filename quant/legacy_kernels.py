@@ -8,7 +8,7 @@ import numpy as np
 
 from .activations import largest_magnitude
 from .jit import entry, inlined, kernel
-from .kernels import BLOCK, TILE_ROWS, ProductKernels
+from .kernels import BLOCK, TILE_ROWS
 from .memory import copy_bytes, zero_bytes
 from .records import activations_at, matrix_at
 from .simd.half import (
@@ -373,10 +373,3 @@ def pack_q5_0(values, n_blocks, out):
         store_f16(to, d)
         inverse = _inverse(d)
         _store_fives(to + 2, _codes_of_five(at, inverse), _codes_of_five(at + 64, inverse))
-
-
-PRODUCTS = {
-    "Q4_1": ProductKernels(dot_q4_1, tile_q4_1, unpack_q4_1, pack_q4_1, quantized=True),
-    "Q5_0": ProductKernels(dot_q5_0, tile_q5_0, unpack_q5_0, pack_q5_0, quantized=True),
-    "Q5_1": ProductKernels(dot_q5_1, tile_q5_1, unpack_q5_1, pack_q5_1, quantized=True),
-}

@@ -24,4 +24,4 @@ def dequantize_blocks(blocks: Blocks) -> Values:
     return values
 
 
-MXFP4 = Format("MXFP4", 39, 32, 17, None, dequantize_blocks, "mxfp4_kernels")
+MXFP4 = Format("MXFP4", 39, 32, 17, None, dequantize_blocks)

@@ -15,7 +15,7 @@ from .simd.vector import (
     power_of_two,
     splat_i32x16,
 )
-from .unpacked_kernels import unpack_row, unpacked
+from .unpacked_kernels import unpack_row
 
 BYTES = 17
 
@@ -40,6 +40,3 @@ def _sixteen(w, i):
 @entry
 def unpack(matrix, row, out, scratch):
     unpack_row(_sixteen, BLOCK, BYTES, matrix, row, out)
-
-
-PRODUCTS = {"MXFP4": unpacked(unpack)}

@@ -60,4 +60,4 @@ def _write_codes(blocks: Blocks, codes: Codes) -> None:
 
 
 LAYOUT = Layout(0, 3, scales_and_minimums, _write_codes, _write_scales)
-Q2_K = Format("Q2_K", 10, 256, 84, None, dequantize_blocks, "q2_k_kernels", LAYOUT)
+Q2_K = Format("Q2_K", 10, 256, 84, None, dequantize_blocks, LAYOUT)

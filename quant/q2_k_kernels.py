@@ -4,7 +4,6 @@ import numpy as np
 
 from .halves import dot_of, tile_of, unpack_of
 from .jit import entry, inlined
-from .kernels import ProductKernels
 from .simd.half import load_f16
 from .simd.integer import add_halves, dot2, dot4_unsigned, sum_scaled_lanes
 from .simd.vector import (
@@ -105,6 +104,3 @@ def tile(matrix, activations, first, last, n, out, out_stride, scratch):
 @entry
 def unpack(matrix, row, out, scratch):
     _unpack_row(matrix, row, out)
-
-
-PRODUCTS = {"Q2_K": ProductKernels(dot, tile, unpack, None, quantized=True)}

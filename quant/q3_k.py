@@ -60,4 +60,4 @@ def _write_codes(blocks: Blocks, codes: Codes) -> None:
 
 
 LAYOUT = Layout(-4, 3, _scales, _write_codes, _write_scales)
-Q3_K = Format("Q3_K", 11, 256, 110, None, dequantize_blocks, "q3_k_kernels", LAYOUT)
+Q3_K = Format("Q3_K", 11, 256, 110, None, dequantize_blocks, LAYOUT)

@@ -53,4 +53,4 @@ def dequantize_blocks(blocks: Blocks) -> Values:
 
 
 LAYOUT = Layout(-8, 7, read_scale, _write_codes, write_scale)
-Q4_0 = Format("Q4_0", 2, 32, 18, quantize_blocks, dequantize_blocks, "q4_0_kernels", LAYOUT)
+Q4_0 = Format("Q4_0", 2, 32, 18, quantize_blocks, dequantize_blocks, LAYOUT)

@@ -4,7 +4,7 @@ import numpy as np
 
 from .activations import largest_magnitude
 from .jit import entry, inlined, kernel
-from .kernels import BLOCK, TILE_ROWS, ProductKernels
+from .kernels import BLOCK, TILE_ROWS
 from .memory import copy_bytes, zero_bytes
 from .records import activations_at, matrix_at
 from .simd.half import load_8_scales_18, load_f16, load_f16_16_times, store_bf16x32, store_f16
@@ -178,6 +178,3 @@ def pack(values, n_blocks, out):
         inverse = np.float32(0) if d == 0 else np.float32(1) / d
         store_f16(out + block * BYTES, d)
         store(out + block * BYTES + 2, join_nibbles(_codes(at, inverse), _codes(at + 64, inverse)))
-
-
-PRODUCTS = {"Q4_0": ProductKernels(dot, tile, unpack, pack, quantized=True, widen=widen)}

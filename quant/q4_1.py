@@ -60,4 +60,4 @@ def dequantize_blocks(blocks: Blocks) -> Values:
 
 
 LAYOUT = Layout(0, 15, read_scale_and_minimum, _write_codes, write_scale_and_minimum)
-Q4_1 = Format("Q4_1", 3, 32, 20, quantize_blocks, dequantize_blocks, "legacy_kernels", LAYOUT)
+Q4_1 = Format("Q4_1", 3, 32, 20, quantize_blocks, dequantize_blocks, LAYOUT)

@@ -70,4 +70,4 @@ def _write_codes(blocks: Blocks, codes: Codes) -> None:
 
 
 LAYOUT = Layout(0, 15, scales_and_minimums, _write_codes, write_scales)
-Q4_K = Format("Q4_K", 12, 256, 144, None, dequantize_blocks, "q4_k_kernels", LAYOUT)
+Q4_K = Format("Q4_K", 12, 256, 144, None, dequantize_blocks, LAYOUT)

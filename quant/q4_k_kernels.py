@@ -7,7 +7,7 @@ bits times 6.
 import numpy as np
 
 from .jit import entry, inlined, kernel
-from .kernels import BLOCK, TILE_ROWS, ProductKernels
+from .kernels import BLOCK, TILE_ROWS
 from .records import activations_at, matrix_at
 from .simd.half import load_f16
 from .simd.integer import add_halves, add_products, no_nibbles, sum_half_lanes
@@ -189,6 +189,3 @@ def tile(matrix, activations, first, last, n, out, out_stride, scratch):
 @entry
 def unpack(matrix, row, out, scratch):
     _unpack_row(matrix, row, out, scratch)
-
-
-PRODUCTS = {"Q4_K": ProductKernels(dot, tile, unpack, None, quantized=True)}

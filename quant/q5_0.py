@@ -54,4 +54,4 @@ def _write_codes(blocks: Blocks, codes: Codes) -> None:
 
 
 LAYOUT = Layout(-16, 15, read_scale, _write_codes, write_scale)
-Q5_0 = Format("Q5_0", 6, 32, 22, quantize_blocks, dequantize_blocks, "legacy_kernels", LAYOUT)
+Q5_0 = Format("Q5_0", 6, 32, 22, quantize_blocks, dequantize_blocks, LAYOUT)

@@ -35,4 +35,4 @@ def _write_codes(blocks: Blocks, codes: Codes) -> None:
 
 
 LAYOUT = Layout(0, 31, read_scale_and_minimum, _write_codes, write_scale_and_minimum)
-Q5_1 = Format("Q5_1", 7, 32, 24, quantize_blocks, dequantize_blocks, "legacy_kernels", LAYOUT)
+Q5_1 = Format("Q5_1", 7, 32, 24, quantize_blocks, dequantize_blocks, LAYOUT)

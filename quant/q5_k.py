@@ -35,4 +35,4 @@ def _write_codes(blocks: Blocks, codes: Codes) -> None:
 
 
 LAYOUT = Layout(0, 31, scales_and_minimums, _write_codes, write_scales)
-Q5_K = Format("Q5_K", 13, 256, 176, None, dequantize_blocks, "q5_k_kernels", LAYOUT)
+Q5_K = Format("Q5_K", 13, 256, 176, None, dequantize_blocks, LAYOUT)

@@ -1,7 +1,6 @@
 """Products on raw Q5_K bytes (layout in q5_k.py): those on Q4_K with a fifth bit."""
 
 from .jit import entry, inlined
-from .kernels import ProductKernels
 from .q4_k_kernels import dot_of, tile_of, unpack_of
 from .simd.integer import add_halves, add_products, no_fives, sum_half_lanes
 from .simd.vector import high_nibbles, load_i8x16, load_i8x32, low_nibbles, take_bits
@@ -71,6 +70,3 @@ def tile(matrix, activations, first, last, n, out, out_stride, scratch):
 @entry
 def unpack(matrix, row, out, scratch):
     _unpack_row(matrix, row, out, scratch)
-
-
-PRODUCTS = {"Q5_K": ProductKernels(dot, tile, unpack, None, quantized=True)}

@@ -55,4 +55,4 @@ def _write_codes(blocks: Blocks, codes: Codes) -> None:
 
 
 LAYOUT = Layout(-32, 31, _scales, _write_codes, _write_scales)
-Q6_K = Format("Q6_K", 14, 256, 210, None, dequantize_blocks, "q6_k_kernels", LAYOUT)
+Q6_K = Format("Q6_K", 14, 256, 210, None, dequantize_blocks, LAYOUT)

@@ -43,4 +43,4 @@ def _write_codes(blocks: Blocks, codes: Codes) -> None:
 
 
 LAYOUT = Layout(-128, 127, read_scale, _write_codes)
-Q8_0 = Format("Q8_0", 8, 32, 34, quantize_blocks, dequantize_blocks, "q8_0_kernels", LAYOUT)
+Q8_0 = Format("Q8_0", 8, 32, 34, quantize_blocks, dequantize_blocks, LAYOUT)

@@ -4,7 +4,7 @@ import numpy as np
 
 from .activations import largest_magnitude
 from .jit import entry, inlined, kernel
-from .kernels import BLOCK, TILE_ROWS, ProductKernels
+from .kernels import BLOCK, TILE_ROWS
 from .memory import copy_bytes, zero_bytes
 from .records import activations_at, matrix_at
 from .simd.half import load_8_scales_34, load_f16, load_f16_16_times, store_bf16x32, store_f16
@@ -150,6 +150,3 @@ def pack(values, n_blocks, out):
         store_f16(to, d)
         store(to + 2, _codes(at, inverse))
         store(to + 18, _codes(at + 64, inverse))
-
-
-PRODUCTS = {"Q8_0": ProductKernels(dot, tile, unpack, pack, quantized=True, widen=widen)}

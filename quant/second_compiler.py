@@ -10,12 +10,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .jit import Entry
+    from .entry import Entry
 
 WORTH_IT = 4  # entries: fewer are compiled before another Python has started
 
@@ -33,7 +32,7 @@ def second_compiler(entries: "Sequence[Entry]") -> Iterator[None]:
     if len(entries) < WORTH_IT or not _is_possible():
         yield
         return
-    names = [f"{e.function.__module__}:{e.function.__name__}" for e in reversed(entries)]
+    names = [f"{e.module}:{e.function_name}" for e in reversed(entries)]
     code = f"from {__name__} import compile_named; compile_named({names!r})"
     silent: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     if sys.platform == "win32":
@@ -55,9 +54,11 @@ def second_compiler(entries: "Sequence[Entry]") -> Iterator[None]:
 
 def compile_named(names: Sequence[str]) -> None:
     """What the second process does: compile each "module:function" that is not there yet."""
+    from .entry import Entry
+
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # leaves no half of a file behind
     for name in names:
         module, _, function = name.partition(":")
-        entry: Entry = getattr(import_module(module), function)
+        entry = Entry(module, function)
         if not entry.is_cached(on_disk=True):
             _ = entry.address

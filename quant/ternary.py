@@ -45,5 +45,5 @@ def _dequantize_tq2(blocks: Blocks) -> Values:
     return _scale(blocks[:, 64:]) * whole
 
 
-TQ1_0 = Format("TQ1_0", 34, 256, 54, None, _dequantize_tq1, "ternary_kernels")
-TQ2_0 = Format("TQ2_0", 35, 256, 66, None, _dequantize_tq2, "ternary_kernels")
+TQ1_0 = Format("TQ1_0", 34, 256, 54, None, _dequantize_tq1)
+TQ2_0 = Format("TQ2_0", 35, 256, 66, None, _dequantize_tq2)

@@ -19,7 +19,7 @@ from .simd.vector import (
     splat,
     splat_f32x16,
 )
-from .unpacked_kernels import unpack_row, unpacked
+from .unpacked_kernels import unpack_row
 
 COLUMNS = 256
 TQ1_BYTES, TQ1_LAST, TQ1_SCALE = 54, 48, 52
@@ -90,6 +90,3 @@ def unpack_tq1_0(matrix, row, out, scratch):
 @entry
 def unpack_tq2_0(matrix, row, out, scratch):
     unpack_row(_tq2, COLUMNS, TQ2_BYTES, matrix, row, out)
-
-
-PRODUCTS = {"TQ1_0": unpacked(unpack_tq1_0), "TQ2_0": unpacked(unpack_tq2_0)}

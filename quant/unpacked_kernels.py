@@ -5,8 +5,7 @@ a format compiles one kernel of its own.
 """
 
 from .dense_kernels import TILE_ROWS, dot_row, multiply_rows
-from .jit import Entry, entry, inlined, kernel
-from .kernels import ProductKernels
+from .jit import entry, inlined, kernel
 from .records import activations_at, call_entry, matrix_at
 from .simd.vector import load_f32x16, store
 
@@ -55,8 +54,3 @@ def unpack_row(sixteen, columns, size, matrix, row, out):
             store(out + i * LANES * 4, sixteen(w, i))
         w += size
         out += columns * 4
-
-
-def unpacked(unpack: Entry) -> ProductKernels:
-    """The kernels of a format by its `unpack`, which uses no scratch."""
-    return ProductKernels(dot, tile, unpack, None, quantized=False)

@@ -6,24 +6,34 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellama.attention import GROUP_ROWS, attention_scratch_bytes
 from edgellama.backends.base import Batch, check_batch
 from edgellama.backends.reference import rms_norm
 from edgellama.config import ModelConfig
-from edgellama.context import CACHE_LINE, CONTEXT, LAYER, n_counters
+from edgellama.context import (
+    CACHE_LINE,
+    CONTEXT,
+    GROUP_ROWS,
+    LANES,
+    LARGEST_BATCH,
+    LAYER,
+    MAX_CHUNK,
+    TILE_CHUNK,
+    attention_scratch_bytes,
+    n_counters,
+)
 from edgellama.errors import InvalidRequest
 from edgellama.kv_cache import KVCache
-from edgellama.ops import LANES, LARGEST_BATCH, MAX_CHUNK, TILE_CHUNK
 from edgellama.quant import Format
-from edgellama.quant.activations import new_activations
-from edgellama.quant.jit import Entry, compile_entries
-from edgellama.quant.kernels import BFLOAT, MANY, MATRIX
+from edgellama.quant.entry import Entry, compile_entries
+from edgellama.quant.kernels import BFLOAT, MANY, MATRIX, new_activations
 from edgellama.quant.simd.cpu import current_tier
-from edgellama.step import step
 from edgellama.team import ENTRIES, Team
 from edgellama.weights import Matrix, ModelWeights, rope_frequencies
 
 Record = npt.NDArray[Any]  # a structured array of one element
+
+# By name: its module imports numba, which a start does without once the step is compiled.
+step = Entry("edgellama.step", "step")
 
 
 class CpuBackend:

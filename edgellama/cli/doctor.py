@@ -61,14 +61,14 @@ def _memory() -> str:
 
 
 def _cache() -> str:
-    from edgellama.quant.jit import CACHE_ENVIRONMENT, CACHE_FOLDER, CACHE_REFUSAL
+    from edgellama.quant.cache_folder import CACHE_ENVIRONMENT, CACHE_FOLDER, CACHE_REFUSAL
 
     if CACHE_FOLDER is None:
         return (
             f"none, every start compiles: {CACHE_REFUSAL}; set {CACHE_ENVIRONMENT} to a folder of"
             " your own"
         )
-    n_kernels = sum(1 for _ in CACHE_FOLDER.glob("*/*.nbi"))
+    n_kernels = sum(1 for _ in CACHE_FOLDER.glob("*.code"))
     return f"{CACHE_FOLDER} ({n_kernels} kernels; `edgellama warmup` compiles all)"
 
 

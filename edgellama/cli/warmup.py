@@ -37,12 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from edgellama.backends.cpu import entries_for
-    from edgellama.quant.jit import (
-        CACHE_ENVIRONMENT,
-        CACHE_FOLDER,
-        CACHE_REFUSAL,
-        compile_entries,
-    )
+    from edgellama.quant.cache_folder import CACHE_ENVIRONMENT, CACHE_FOLDER, CACHE_REFUSAL
+    from edgellama.quant.entry import compile_entries
     from edgellama.quant.simd.cpu import current_tier
 
     if CACHE_FOLDER is None:

@@ -9,8 +9,6 @@ no middle way: it gives a whole time slice away, and the thread that yielded cou
 it.
 """
 
-import ctypes
-import sys
 from typing import Any
 
 from llvmlite import binding, ir
@@ -81,27 +79,11 @@ def pause(typingctx: Any) -> Any:
     return types.void(), emit
 
 
-def _system_function(posix: str, windows: str) -> Any:
-    if sys.platform == "win32":
-        return getattr(ctypes.WinDLL("kernel32"), windows)
-    return getattr(ctypes.CDLL(None), posix)
-
-
-# Functions that are not ours, by the names that kernels call them by. The shortest sleep of Windows
-# may take 15 ms, so there a nap gives the processor away; it ignores an argument too many. Python's
-# own locks park a thread on every system and ask for no interpreter lock.
-_FUNCTIONS = {
-    "edgellama_nap": _system_function("usleep", "SwitchToThread"),
-    "edgellama_acquire": ctypes.pythonapi.PyThread_acquire_lock,
-    "edgellama_release": ctypes.pythonapi.PyThread_release_lock,
-}
-for _name, _function in _FUNCTIONS.items():
-    binding.add_symbol(_name, ctypes.cast(_function, ctypes.c_void_p).value)
-
 _I32, _ADDRESS = ir.IntType(32), ir.IntType(8).as_pointer()
 
 
 def _call(builder: Any, name: str, result: Any, values: list[Any]) -> None:
+    """Call a function of system.py."""
     kind = ir.FunctionType(result, [v.type for v in values])
     builder.call(cgutils.get_or_insert_function(builder.module, kind, name), values)
 
@@ -139,22 +121,6 @@ def open_gate(typingctx: Any, gate: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64), emit
-
-
-def new_gate() -> int:
-    """Address of a closed gate; raises MemoryError."""
-    allocate = ctypes.pythonapi.PyThread_allocate_lock
-    allocate.restype = ctypes.c_void_p
-    gate: int | None = allocate()
-    if gate is None:
-        raise MemoryError
-    ctypes.pythonapi.PyThread_acquire_lock(ctypes.c_void_p(gate), 0)
-    return gate
-
-
-def free_gate(gate: int) -> None:
-    """Give back a gate at which nobody waits."""
-    ctypes.pythonapi.PyThread_free_lock(ctypes.c_void_p(gate))
 
 
 @kernel

@@ -5,10 +5,10 @@ import pytest
 from random_rows import random_rows
 
 from edgellama.quant import FORMATS, Format, find_format
-from edgellama.quant.activations import new_activations, quantize_row
+from edgellama.quant.activations import quantize_row
 from edgellama.quant.amx import TOKENS, narrow_columns, turn_columns
 from edgellama.quant.jit import entry
-from edgellama.quant.kernels import BFLOAT, BLOCK, MANY, MATRIX
+from edgellama.quant.kernels import BFLOAT, BLOCK, MANY, MATRIX, new_activations
 from edgellama.quant.records import activations_at
 
 # columns: one block, a rest, whole groups, groups and a rest; dense formats take any width

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from edgellama.quant.simd import cpu
+from edgellama.quant.system import NAMES
 
 COMPILE = """
+import struct
 import sys
 from llvmlite import binding
 from edgellama.quant.simd import cpu
@@ -23,10 +25,31 @@ if wanted != cpu.architecture():
 features = set().union(*(tier.needs for tier in cpu.TIERS[wanted]))
 cpu.host_features = lambda: frozenset(features)
 from edgellama.quant import find_format
+from edgellama.quant.entry import Entry
+from edgellama.quant.kernel_compiler import link_entry
+
+def undefined(elf):
+    (headers,), (size, n) = struct.unpack_from("<Q", elf, 40), struct.unpack_from("<HH", elf, 58)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", elf, headers + i * size) for i in range(n)]
+    for _, kind, _, _, offset, length, link, *_ in sections:
+        for at in range(offset, offset + length if kind == 2 else 0, 24):  # of the symbol table
+            name, _, _, section = struct.unpack_from("<IBBH", elf, at)
+            if name and not section:
+                text = sections[link][4] + name
+                yield elf[text : elf.index(0, text)].decode()
+
+def show(entry):
+    library = link_entry(entry.function, entry.name)
+    print(library.get_asm_str())
+    if sys.platform == "linux":
+        print("needs:", *undefined(library.object_file()))
+
+if cpu.current_tier().name == "generic":  # the least instructions, the most calls
+    show(Entry("edgellama.step", "step"))
 for name in ("Q8_0", "Q6_K", "Q5_K", "Q5_0", "Q4_0", "IQ4_NL"):
     entries = find_format(name).products.entries
     for entry in (entries[kind] for kind in sys.argv[2:]):
-        print(entry.compiled._library.get_asm_str())
+        show(entry)
 """
 BYTES_BY_SMULL = r"smull\tv\d+\.8h"  # other widths multiply other things
 MADE_OF = {  # instructions that a tier's kernels have, and that they must not have (patterns)
@@ -70,6 +93,8 @@ def test_a_tier_compiles_to_its_own_instructions(architecture, tier, tmp_path):
     has, lacks = MADE_OF[tier]
     assert [instruction for instruction in has if not re.search(instruction, done.stdout)] == []
     assert [instruction for instruction in lacks if re.search(instruction, done.stdout)] == []
+    needs = set().union(*(line.split() for line in re.findall("needs:(.*)", done.stdout)))
+    assert needs <= {"memcpy", "memset", *NAMES}  # or loading it would end a process
 
 
 @pytest.mark.parametrize("name", ["neon_i9", "AVX2", "sse9"])

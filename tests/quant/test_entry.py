@@ -1,18 +1,19 @@
-"""The folder of machine code: found, shared, refused, damaged, full."""
+"""Entries: compiled once, loaded without numba, shared; damaged files, full disks."""
 
 import os
-import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 
-from edgellama.quant import find_format, jit
-from edgellama.quant.jit import Entry, compile_entries
+from edgellama.quant import cache_folder, find_format
+from edgellama.quant.entry import Entry, compile_entries
+from edgellama.quant.jit import entry
+from edgellama.quant.machine_code import MachineCode
 from edgellama.team import dismiss, serve
 
 DEADLINE = 300  # seconds, of which a process needs two
@@ -22,14 +23,24 @@ POSIX = pytest.mark.skipif(os.name == "nt", reason="owners and modes of files ar
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder for entries that are made from now on."""
-    monkeypatch.setattr(jit, "CACHE_FOLDER", tmp_path)
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
-    return tmp_path
+    folder = tmp_path / "kernels" / "0123456789abcdef-avx2"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(cache_folder, "CACHE_FOLDER", folder)
+    return folder
 
 
 def fresh(entry: Entry = dismiss) -> Entry:
     """The same entry as a process sees it that has just begun."""
-    return Entry(entry.function, len(entry.signature.args))
+    return Entry(entry.module, entry.function_name)
+
+
+def compiles(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether it had to be compiled, and works."""
+    made: list[MachineCode] = []
+    compile_ = entry.compile
+    monkeypatch.setattr(entry, "compile", lambda: made.append(compile_()) or made[-1])
+    assert works(entry)
+    return bool(made)
 
 
 def works(entry: Entry) -> bool:
@@ -50,35 +61,51 @@ def in_a_process(program: str, cache: Path) -> "subprocess.Popen[str]":
     )
 
 
-def test_what_is_compiled_once_is_read_the_next_time(folder: Path) -> None:
+def test_what_is_compiled_once_is_read_the_next_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry = fresh()
     assert not entry.is_cached()
-    assert works(entry)
+    assert compiles(entry, monkeypatch)
     assert entry.is_cached()
     again = fresh()
     assert again.is_cached()
-    assert works(again)
-    assert again.compiled._cache_hits == 1
+    assert not compiles(again, monkeypatch)
+    assert again._code == entry._code
 
 
-@pytest.mark.parametrize("damage", [b"", b"\0" * 400, b"no pickle", None])
-@pytest.mark.parametrize("kind", ["nbi", "nbc"])
-def test_a_damaged_file_is_compiled_again(folder: Path, kind: str, damage: bytes | None) -> None:
-    assert works(fresh())
-    [path] = folder.glob(f"*/*.{kind}")
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
-    assert works(fresh())
-    after = fresh()
-    assert works(after)
-    assert after.compiled._cache_hits == 1  # and the damage is mended
+def half(whole: bytes) -> bytes:
+    return whole[: len(whole) // 2]
 
 
-def test_files_that_vanish_are_compiled_again(folder: Path) -> None:
+def one_bit_off(whole: bytes) -> bytes:
+    return whole[:-100] + bytes([whole[-100] ^ 4]) + whole[-99:]
+
+
+def of_another(whole: bytes) -> bytes:
+    [path] = Path(fresh(serve).path).parent.glob("*serve.code")
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda _: b"", lambda _: b"\0" * 400, lambda _: b"no code", half, one_bit_off, of_another],
+)
+def test_a_damaged_file_is_compiled_again(
+    folder: Path, damage: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fresh(serve).address
     assert works(fresh())
-    for path in folder.glob("*/*.nbc"):
-        path.unlink()
-    assert works(fresh())
+    path = folder / "team_kernels.dismiss.code"
+    path.write_bytes(damage(path.read_bytes()))
+    assert compiles(fresh(), monkeypatch)
+    assert not compiles(fresh(), monkeypatch)  # the damage is mended
+
+
+def test_a_folder_that_vanishes_only_costs_the_cache(folder: Path) -> None:
+    entry = fresh()
+    folder.rmdir()
+    assert works(entry)
 
 
 @POSIX
@@ -87,35 +114,63 @@ def test_a_disk_that_is_full_only_costs_the_cache(folder: Path) -> None:
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))  # less than any kernel takes
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, limits[1]))  # less than any kernel takes
         entry = fresh()
         assert works(entry)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert list(folder.glob("*/*.nbc")) == []
+    assert list(folder.iterdir()) == []
     assert works(fresh())
-    assert len(list(folder.glob("*/*.nbc"))) == 1
+    assert [path.name for path in folder.iterdir()] == ["team_kernels.dismiss.code"]
 
 
 def test_only_entries_of_this_package_are_kept(folder: Path) -> None:
-    @jit.entry
+    @entry
     def stranger(x: int) -> None:
         pass
 
     stranger.call(1)
-    assert list(folder.glob("*/*")) == []
+    assert list(folder.iterdir()) == []
+
+
+def test_code_that_is_kept_gives_the_bits_of_code_just_compiled(folder: Path) -> None:
+    rng = np.random.default_rng(3)
+    values = rng.standard_normal(1 << 10).astype(np.float32)
+    packed = []
+    for _ in range(2):
+        pack = fresh(find_format("Q4_0").products.pack)
+        out = np.zeros(values.size // 32 * 18, np.uint8)
+        pack.call(values.ctypes.data, values.size // 32, out.ctypes.data)
+        packed.append(out.tobytes())
+    assert packed[0] == packed[1] == find_format("Q4_0").quantize(values[None]).tobytes()
+
+
+def test_a_second_start_imports_no_numba(tmp_path: Path) -> None:
+    program = """
+        import sys
+        from edgellama import Llama
+        with Llama(n_threads=2) as llama:
+            print(llama.generate("Once upon a time", max_tokens=4, temperature=0).read().tokens)
+        print("numba" in sys.modules, "edgellama.ops" in sys.modules)
+    """
+    first, second = (
+        in_a_process(program, tmp_path).communicate(timeout=DEADLINE)[0].splitlines()
+        for _ in range(2)
+    )
+    assert first[1] == "True True"
+    assert second == [first[0], "False False"]
 
 
 def test_two_processes_may_compile_at_once(tmp_path: Path) -> None:
     program = """
         import sys
         from edgellama.team import ENTRIES
-        from edgellama.quant.jit import compile_entries
+        from edgellama.quant.entry import compile_entries
 
         print("ready", flush=True)
         sys.stdin.read()
         compile_entries(ENTRIES, None)
-        print(sum(entry.compiled._cache_hits for entry in ENTRIES))
+        print("numba" in sys.modules)
     """
     both = [in_a_process(program, tmp_path) for _ in range(2)]
     for process in both:
@@ -126,65 +181,29 @@ def test_two_processes_may_compile_at_once(tmp_path: Path) -> None:
     for process in both:
         _, err = process.communicate(timeout=DEADLINE)
         assert (process.returncode, err) == (0, "")
-    assert list(tmp_path.rglob("*.tmp.*")) == []
+    [folder] = tmp_path.glob("kernels/*")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "team_kernels.dismiss.code",
+        "team_kernels.lead.code",
+        "team_kernels.serve.code",
+    ]
     out, err = in_a_process(program, tmp_path).communicate(timeout=DEADLINE)
-    assert (out, err) == ("ready\n3\n", "")
-    assert len(list(tmp_path.rglob("*.nbc"))) == 3
-
-
-@POSIX
-def test_the_folder_is_private_whatever_the_umask(tmp_path: Path) -> None:
-    previous = os.umask(0)
-    try:
-        assert jit._why_not(tmp_path / "cache" / "kernels" / "abc") is None
-    finally:
-        os.umask(previous)
-    for name in ("cache/kernels", "cache/kernels/abc"):
-        assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
-
-
-@POSIX
-@pytest.mark.parametrize("name", ["kernels", "kernels/abc"])
-@pytest.mark.parametrize("mode", [0o770, 0o702])
-def test_a_folder_that_others_can_write_is_refused(tmp_path: Path, name: str, mode: int) -> None:
-    (tmp_path / "kernels" / "abc").mkdir(parents=True, mode=0o700)
-    (tmp_path / "kernels").chmod(0o700)
-    (tmp_path / name).chmod(mode)
-    reason = jit._why_not(tmp_path / "kernels" / "abc")
-    assert reason == f"{tmp_path / name} can be written by others (chmod go-w mends it)"
-
-
-@POSIX
-def test_a_folder_of_another_user_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "kernels" / "abc"
-    assert jit._why_not(folder) is None
-    owner = os.geteuid()
-    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
-    assert jit._why_not(folder) == f"{folder.parent} belongs to another user"
-
-
-def test_a_file_where_the_folder_should_be_is_a_reason(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    reason = jit._why_not(tmp_path / "file" / "kernels" / "abc")
-    assert reason is not None
-    assert str(tmp_path / "file") in reason
+    assert (out, err) == ("ready\nFalse\n", "")
 
 
 def test_without_a_folder_all_is_compiled_and_one_line_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(jit, "CACHE_FOLDER", None)
-    monkeypatch.setattr(jit, "CACHE_REFUSAL", "/x belongs to another user")
+    monkeypatch.setattr(cache_folder, "CACHE_FOLDER", None)
+    monkeypatch.setattr(cache_folder, "CACHE_REFUSAL", "/x belongs to another user")
     said: list[str] = []
     entries = [fresh(dismiss), fresh(serve)]
     assert compile_entries([*entries, entries[0]], said.append) == 2
     assert said == [
         "kernels are compiled at every start, because /x belongs to another user;"
         " set EDGELLAMA_CACHE_DIR to a folder of your own",
-        "compiling for this CPU: team.dismiss (1 of 2)",
-        "compiling for this CPU: team.serve (2 of 2)",
+        "compiling for this CPU: team_kernels.dismiss (1 of 2)",
+        "compiling for this CPU: team_kernels.serve (2 of 2)",
     ]
     assert works(entries[0])
     assert compile_entries(entries, said.append) == 0
@@ -194,22 +213,13 @@ def test_without_a_folder_all_is_compiled_and_one_line_says_why(
 def test_a_process_without_any_folder_begins_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     program = """
-        from edgellama.quant.jit import CACHE_FOLDER, CACHE_REFUSAL
+        from edgellama.quant.cache_folder import CACHE_FOLDER, CACHE_REFUSAL
         from edgellama.team import dismiss
         print(CACHE_FOLDER, CACHE_REFUSAL, dismiss.address > 0)
     """
     process = in_a_process(program, tmp_path / "file")
     out, err = process.communicate(timeout=DEADLINE)
     assert (out.startswith("None "), out.endswith(" True\n"), err) == (True, True, "")
-
-
-def test_an_entry_shows_no_name_but_its_own() -> None:
-    # kernels of two entries may have one name: shown, either could be called for the other
-    entry = find_format("Q4_1").products.dot
-    assembly = entry._compile(keep=False)._library.get_asm_str()
-    shown = re.findall(r"\.(?:globl|weak)\w*\s+(\S+)", assembly)
-    assert shown
-    assert all("legacy_kernels8dot_q4_1" in name for name in shown)
 
 
 def test_a_second_process_compiles_what_the_first_has_not_reached(tmp_path: Path) -> None:
