@@ -15,7 +15,9 @@ class Token:
 
     text: str  # new text, often one word; empty while a character or stop string is incomplete
     id: int
-    logprob: float  # natural logarithm of the model's own probability, before any sampling option
+    # Natural logarithm of the model's own probability, before any sampling option; NaN where it was
+    # not asked for.
+    logprob: float
     finish_reason: FinishReason | None = None  # set on the last: stop id or string, or no room
     top_logprobs: tuple[tuple[int, float], ...] = ()  # the likeliest ids, best first, as asked for
 

@@ -239,6 +239,7 @@ class Llama:
         max_tokens: int | None = None,
         stop: str | Sequence[str] = (),
         stop_ids: Sequence[int] = (),
+        logprobs: bool = True,
         top_logprobs: int = 0,
         grammar: "Grammar | None" = None,
         context_policy: str = "error",
@@ -250,8 +251,9 @@ class Llama:
         read as plain characters. It ends before a `stop` string, at an id of `stop_ids` or of the
         model's own end, after `max_tokens` (None: until the context is full).
 
-        top_logprobs: how many of the likeliest ids each token tells. grammar: what the text must
-        be (see edgellama.grammar). sampling: the fields of `SamplingParams`.
+        logprobs: whether each token tells its own probability, top_logprobs: how many of the
+        likeliest ids it tells besides. grammar: what the text must be (see edgellama.grammar).
+        sampling: the fields of `SamplingParams`.
         context_policy: "error" refuses a prompt that is too long and ends an answer where the
         context is full; "truncate-oldest" leaves out the oldest ids of such a prompt; "shift"
         makes room for an answer without end by dropping the older half of what it read.
@@ -271,6 +273,7 @@ class Llama:
             max_tokens=_check_max_tokens(max_tokens),
             stop_ids=self.tokenizer.stop_ids.union(self._check_ids(stop_ids)),
             stop_strings=_check_stop(stop),
+            logprobs=logprobs,
             top_logprobs=_check_top(top_logprobs),
             grammar=grammar,
             shift_keep=n_first if context_policy == "shift" else None,
@@ -287,6 +290,7 @@ class Llama:
         parallel_tool_calls: bool = True,
         max_tokens: int | None = None,
         stop: str | Sequence[str] = (),
+        logprobs: bool = True,
         top_logprobs: int = 0,
         grammar: "Grammar | None" = None,
         context_policy: str = "error",
@@ -306,6 +310,7 @@ class Llama:
             parallel_tool_calls=parallel_tool_calls,
             max_tokens=max_tokens,
             stop=stop,
+            logprobs=logprobs,
             top_logprobs=top_logprobs,
             grammar=grammar,
             context_policy=context_policy,
@@ -334,6 +339,7 @@ class Llama:
         parallel_tool_calls: bool = True,
         max_tokens: int | None = None,
         stop: str | Sequence[str] = (),
+        logprobs: bool = True,
         top_logprobs: int = 0,
         grammar: "Grammar | None" = None,
         context_policy: str = "error",
@@ -363,6 +369,7 @@ class Llama:
             stop_ids=self.tokenizer.stop_ids | chat_format.stop_ids(self.tokenizer),
             stop_strings=(*chat_format.stop_strings, *_check_stop(stop)),
             continues=False,
+            logprobs=logprobs,
             top_logprobs=_check_top(top_logprobs),
             grammar=grammar or calls,
             shift_keep=shift_keep,

@@ -8,6 +8,7 @@ its logits choose another. Three kinds of requests share it: `Answering` chooses
 text, `Scoring` keeps the logits of every id, `Embedding` the hidden states.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -45,6 +46,7 @@ class Request:
     stop_ids: Collection[int] = frozenset()
     stop_strings: Collection[str] = ()
     continues: bool = True  # the text goes on where the prompt's ends, else it begins anew
+    logprobs: bool = True  # whether tokens tell theirs: a pass over all logits each
     top_logprobs: int = 0
     grammar: "Grammar | None" = None
     # How many ids at the beginning stay when the context is full and older ones give way; None:
@@ -175,7 +177,8 @@ class Answering(Reading):
             text += self._decoder.flush()
         n_top = self.request.top_logprobs
         top = top_logprobs(logits, n_top) if n_top else ()
-        token = Token(text, id, log_probability(logits, id), None, top)
+        logprob = log_probability(logits, id) if self.request.logprobs or n_top else math.nan
+        token = Token(text, id, logprob, None, top)
         settled, n_back = self._banned.push(token)
         if n_back:
             self._write(settled, None)

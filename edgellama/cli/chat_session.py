@@ -143,7 +143,9 @@ class Conversation:
         return system + turns
 
     def _answer(self, turns: list[Message]) -> None:
-        generation = self.llm.stream_chat(self._with_system(turns), **self.settings.as_arguments())
+        generation = self.llm.stream_chat(
+            self._with_system(turns), logprobs=False, **self.settings.as_arguments()
+        )
         display = self._display()
         if generation.prompt_tokens - self.n_used > LONG_WAIT:
             display.wait(f"[reading {generation.prompt_tokens:,} tokens]")

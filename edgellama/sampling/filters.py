@@ -23,10 +23,10 @@ def top_k(candidates: Candidates, k: int) -> Candidates:
     """
     if k == 0 or k > len(candidates.ids):
         return candidates
-    return candidates.at(_places_of_largest(candidates.logits, k))
+    return candidates.at(places_of_largest(candidates.logits, k))
 
 
-def _places_of_largest(logits: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+def places_of_largest(logits: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     """Places of the k largest in falling order, the earlier first among equals.
 
     Fewer where most logits are -inf, as a grammar leaves them: they are not worth sorting.
@@ -61,7 +61,7 @@ def top_p(candidates: Candidates, p: float) -> Candidates:
     target = p * weights.sum()
     size = min(_HEAD, n)
     while True:
-        places = _places_of_largest(candidates.logits, size)
+        places = places_of_largest(candidates.logits, size)
         mass = weights[places].cumsum()
         if mass[-1] >= target or size == n:
             return candidates.at(places[: int(mass.searchsorted(target)) + 1])

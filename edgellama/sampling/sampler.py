@@ -13,6 +13,7 @@ from .candidates import Candidates, nothing_left, softmax_weights
 from .chain import active_steps, build, step_name
 from .memory import Memory
 from .params import SamplingParams
+from .plain import draw_plain, is_plain
 from .probabilities import check_finite
 
 
@@ -57,6 +58,7 @@ class Sampler:
         self._memory = Memory(params, prompt, tokenizer)
         self._steps = build(params, self._memory)
         self._constraint = constraint
+        self._is_plain = is_plain(self.chain, params)
         biases = dict(params.logit_bias)
         self._biased_ids = np.fromiter(biases, np.int64, len(biases))
         self._biases = np.fromiter(biases.values(), np.float32, len(biases))
@@ -121,6 +123,8 @@ class Sampler:
             memory.excludes_top = chance < p
             chance = chance / p if chance < p else (chance - p) / (1 - p)
         chance = min(chance, 1 - 2**-52)  # its share of the mass is then less than all of it
+        if self._is_plain and params.top_k <= len(candidates.logits):
+            return draw_plain(candidates.logits, self.chain, params, chance)
         for step in self._steps:
             candidates = step(candidates)
         mass = softmax_weights(candidates.logits).cumsum()

@@ -6,13 +6,13 @@ import numpy as np
 
 from .candidates import Candidates, largest, log_softmax
 
-_COLDEST = 1e-8  # less would not be greedier, but overflow float32
+COLDEST = 1e-8  # less would not be greedier, but overflow float32
 
 
 def scale(candidates: Candidates, temperature: float) -> Candidates:
     """Logits, less the largest, over the temperature."""
     logits = candidates.logits
-    coldness = np.float32(max(temperature, _COLDEST))
+    coldness = np.float32(max(temperature, COLDEST))
     return Candidates(candidates.ids, (logits - largest(logits)) / coldness)
 
 

@@ -59,6 +59,7 @@ class AnswerOptions:
                     begin(
                         max_tokens=self.max_tokens,
                         stop=self.stop,
+                        logprobs=self.logprobs,
                         top_logprobs=self.top_logprobs,
                         context_policy=self.context_policy,
                         **sampling,
