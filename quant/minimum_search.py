@@ -3,8 +3,8 @@
 Codes are 0..highest. scale = d * s and minimum = dmin * m, where s and m are whole numbers up to
 `most` for each run of weights, and d and dmin are float16 numbers for each super-block: a group of
 runs. Where each run is a block by itself, s and m are 1. What is made as small as can be is the sum
-of importance * (weight - (scale * code - minimum)) ** 2 (importance as runs.weigh_runs makes it), in
-three steps:
+of importance * (weight - (scale * code - minimum)) ** 2, in three steps (runs.weigh_runs says what
+importance is here):
 
 1. For each run alone, in real numbers: codes by rounding between several pairs of ends; the scale
    and the minimum that fit those codes best, by least squares; the pair with the least error, with
