@@ -10,13 +10,18 @@ import sys
 from edgellama import Llama
 
 model = sys.argv[1] if len(sys.argv) > 1 else None  # None: the model that ships
-cities = {"type": "string", "enum": ["Paris", "Rome", "Oslo"]}
+where = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Paris", "Rome", "Oslo"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
 weather = {
     "type": "function",
     "function": {
         "name": "weather",
         "description": "the weather of a city today",
-        "parameters": {"type": "object", "properties": {"city": cities}, "required": ["city"]},
+        "parameters": where,
     },
 }
 
