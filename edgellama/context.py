@@ -71,7 +71,7 @@ CONTEXT = np.dtype(
 )
 
 LANES = 16  # of the vectors that kernels read whole
-FEW = 4  # up to so many tokens, streaming rows is quicker than unpacking them
+FEW = 8  # up to so many tokens, streaming rows is quicker than unpacking them
 MAX_CHUNK = 256  # rows taken at once for few tokens: long runs suit the memory
 # Rows taken at once for many tokens: their outputs, or AMX's widened weights, stay in the cache.
 TILE_CHUNK = 128 if BFLOAT else 64

@@ -1,7 +1,7 @@
 """Packed bytes and numbers: the formats of GGUF tensors, and products on their raw bytes.
 
-The ground floor: imports numpy and llvmlite (numba, where something is to be compiled; gguf-py, when
-a format needs a codebook), itself by relative imports, and nothing else.
+The ground floor: imports numpy and llvmlite (numba, where something is to be compiled; gguf-py,
+when a format needs a codebook), itself by relative imports, and nothing else.
 """
 
 import numpy as np

@@ -15,26 +15,40 @@ import numpy as np
 from .jit import inlined, kernel
 from .kernels import BLOCK, TILE_ROWS, TILE_TOKENS
 from .records import activations_at, matrix_at
-from .simd.integer import add_scaled, dot2
+from .simd.integer import add_halves, add_scaled, dot2, dot4_unsigned, sum_scaled_lanes
+from .simd.rows import first_pairs, last_pairs, store_pieces
 from .simd.vector import (
     even_lanes_twice,
     fma,
+    high_half,
+    i8x16_to_i16,
     i32x8_to_f32,
     load_f32,
     load_f32x8,
     load_i8x32,
     load_i16x16,
     load_i32,
+    low_half,
     odd_lanes_twice,
-    prefetch,
     splat_f32x8,
     splat_four_bytes,
     splat_i32x8,
     splat_pair,
     store,
-    sum_lanes,
+    unknown,
 )
-from .tile import CLASS_BYTES, GROUP, PIECE, TILE_BLOCK, scatter_lanes, scatter_scales, store_sums
+from .tile import (
+    CLASS_BYTES,
+    EIGHT,
+    GROUP,
+    LANE,
+    PIECE,
+    TILE_BLOCK,
+    prefetch_lines,
+    rows_from,
+    share_of,
+    store_sums,
+)
 
 COLUMNS = 256  # of a super-block
 AHEAD = 4096  # bytes of prefetch: rows are short, so the hardware's own guess starts late
@@ -104,12 +118,17 @@ def _sum_class(offset, w, pairs, scales, blocks, first, x, c0, c1, c2, c3, out):
 
 
 @kernel
-def _multiply(offset, tile, pairs, scales, classes, blocks, rows, x, n, out, out_stride):
+def _multiply(
+    offset, tile, pairs, scales, classes, blocks, rows, x, n, out, out_stride, ahead, size
+):
+    share = share_of(size, 2 * GROUP, n)
     last = n - 1  # a short group repeats its last token and keeps what is its own
     for t in range(0, n, TILE_TOKENS):
         c1, c2, c3 = min(t + 1, last), min(t + 2, last), min(t + 3, last)
-        for number in range(GROUP):
+        for number in range(unknown(GROUP)):  # unrolled, it is eight times the code
             for eight in (0, 32):  # bytes of eight rows, in codes and in scales alike
+                prefetch_lines(ahead, share)
+                ahead += share
                 to = classes + number * CLASS_BYTES + eight
                 _sum_class(
                     offset, tile + eight, pairs + eight, scales + eight, blocks, number, x,
@@ -118,57 +137,82 @@ def _multiply(offset, tile, pairs, scales, classes, blocks, rows, x, n, out, out
         store_sums(classes, rows, min(TILE_TOKENS, n - t), out + t * out_stride, out_stride)
 
 
-def dot_of(size, add_group):
-    """`dot` of super-blocks of `size` bytes; add_group(so_far, w, codes, scales, half_sums) takes
-    one, its blocks one a lane.
-    """
+# dot
 
-    @kernel
-    def dot_row(w, codes, scales, half_sums, groups):
-        total = splat_f32x8(np.float32(0))
-        for g in range(groups):
-            at = w + g * size
-            for line in range(0, size, 64):
-                prefetch(at + AHEAD + line)
-            total = add_group(total, at, codes + g * COLUMNS, scales + g * 32, half_sums + g * 32)
-        return sum_lanes(total)
 
-    @kernel
-    def dot_rows(matrix, activations, first, last, n, out, out_stride):
-        m, x = matrix_at(matrix), activations_at(activations)
-        groups = m.cols // COLUMNS
-        per_token = x.padded // BLOCK * 4
-        for row in range(first, last):
-            w = m.data + row * m.row_bytes
-            for t in range(n):
-                codes = x.codes + t * x.padded
-                scales, half_sums = x.scales + t * per_token, x.half_sums + t * per_token
-                value = dot_row(w, codes, scales, half_sums, groups)
-                store(out + t * out_stride + (row - first) * 4, value)
+@inlined
+def _dot_four(codes, sub_scales, x):
+    """Four blocks: their first halves, then their second."""
+    a, b, c, d = codes
+    return sum_scaled_lanes(
+        dot4_unsigned(a, load_i8x32(x)),
+        dot4_unsigned(b, load_i8x32(x + 32)),
+        dot4_unsigned(c, load_i8x32(x + 64)),
+        dot4_unsigned(d, load_i8x32(x + 96)),
+        sub_scales,
+    )
 
-    return dot_rows
+
+@inlined
+def dot_halves(first, last, sub_scales, x):
+    """Eight blocks, the first four and the last, times the codes at x: i32x8."""
+    low = _dot_four(first, low_half(sub_scales), x)
+    return add_halves(low, _dot_four(last, high_half(sub_scales), x + 128))
+
+
+@inlined
+def add_halves_without_offset(so_far, dots, offset, sub_scales, scale, x, at):
+    """so_far + scale * (dots - offset * sums times sub-scales), of activations with a scale."""
+    excess = dot2(load_i16x16(x.half_sums + at), i8x16_to_i16(sub_scales))
+    exact = dots - excess * splat_i32x8(np.int32(offset))
+    return fma(i32x8_to_f32(exact), scale * load_f32x8(x.scales + at), so_far)
+
+
+# tile
 
 
 def tile_of(size, sixteen_codes, load_sub_scales, load_scales, offset):
     """`tile` of super-blocks of `size` bytes. A weight is scale * sub-scale * (code - offset); or
     scale * sub-scale * code + minimum, and offset is None.
 
-    sixteen_codes(w, half, side): of each of the four blocks of a half of a super-block, the codes
-    of their first or second half. load_sub_scales(w): sub-scales and minimums, i16x16 each.
-    load_scales(w): their scales.
+    Of eight rows (see simd/rows.py) and the super-block at an offset from them:
+    sixteen_codes(rows, at, half, side): of each of the four blocks of a half of a super-block, the
+    codes of their first or second half. load_sub_scales(rows, at): sub-scales and minimums, a
+    tuple of four i8x32 each. load_scales(rows, at): their scales, f32x8 each.
     """
     kinds = 2 if offset is None else 1
 
+    @inlined
+    def store_pairs(to, four):
+        a, b, c, d = four
+        store(to, first_pairs(a))
+        store(to + PAIRS, last_pairs(a))
+        store(to + 2 * PAIRS, first_pairs(b))
+        store(to + 3 * PAIRS, last_pairs(b))
+        store(to + 4 * PAIRS, first_pairs(c))
+        store(to + 5 * PAIRS, last_pairs(c))
+        store(to + 6 * PAIRS, first_pairs(d))
+        store(to + 7 * PAIRS, last_pairs(d))
+
     @kernel
-    def unpack_group(w, to):
-        for half in range(2):
-            for side in range(2):
-                at = to + half * 4 * TILE_BLOCK + side * (TILE_BLOCK // 2)
-                a, b, c, d = sixteen_codes(w, half, side)
-                scatter_lanes(at, a)
-                scatter_lanes(at + TILE_BLOCK, b)
-                scatter_lanes(at + 2 * TILE_BLOCK, c)
-                scatter_lanes(at + 3 * TILE_BLOCK, d)
+    def unpack_rows(rows, groups, codes, pairs, scales):
+        for group in range(groups):
+            at, number = group * size, group * GROUP
+            for half in range(2):
+                for side in range(2):
+                    a, b, c, d = sixteen_codes(rows, at, half, side)
+                    to = codes + (number + half * 4) * TILE_BLOCK + side * (TILE_BLOCK // 2)
+                    store_pieces(to, a)
+                    store_pieces(to + TILE_BLOCK, b)
+                    store_pieces(to + 2 * TILE_BLOCK, c)
+                    store_pieces(to + 3 * TILE_BLOCK, d)
+            sub_scales, minimums = load_sub_scales(rows, at)
+            scale, minimum = load_scales(rows, at)
+            store_pairs(pairs + number * PAIRS, sub_scales)
+            store(scales + group * SCALES, scale)
+            if offset is None:
+                store_pairs(pairs + (groups * GROUP + number) * PAIRS, minimums)
+                store(scales + (groups + group) * SCALES, minimum)
 
     @kernel
     def tile_rows(matrix, activations, first, last, n, out, out_stride, scratch):
@@ -178,22 +222,18 @@ def tile_of(size, sixteen_codes, load_sub_scales, load_scales, offset):
         pairs = scratch + blocks * TILE_BLOCK
         scales = pairs + kinds * blocks * PAIRS
         classes = scales + kinds * groups * SCALES
-        for start in range(first, last, TILE_ROWS):
-            rows = min(TILE_ROWS, last - start)
-            for r in range(rows):
-                for group in range(groups):
-                    w = m.data + (start + r) * m.row_bytes + group * size
-                    unpack_group(w, scratch + group * GROUP * TILE_BLOCK + r * 4)
-                    at, to = pairs + group * GROUP * PAIRS + r * 4, scales + group * SCALES + r * 4
-                    sub_scales, minimums = load_sub_scales(w)
-                    scale, minimum = load_scales(w)
-                    scatter_scales(at, sub_scales)
-                    store(to, scale)
-                    if offset is None:
-                        scatter_scales(at + blocks * PAIRS, minimums)
-                        store(to + groups * SCALES, minimum)
-            to = out + (start - first) * 4
-            _multiply(offset, scratch, pairs, scales, classes, blocks, rows, x, n, to, out_stride)
+        for start in range(first, last, EIGHT):
+            number = (start - first) % TILE_ROWS
+            at, n_rows = number * LANE, min(number + EIGHT, last - start + number)
+            unpack_rows(rows_from(m, start, last), groups, scratch + at, pairs + at, scales + at)
+            if number or start + EIGHT >= last:
+                to = out + (start - number - first) * 4
+                next_rows = m.data + (start + EIGHT) * m.row_bytes
+                n_bytes = min(TILE_ROWS, last - start - EIGHT) * m.row_bytes
+                _multiply(
+                    offset, scratch, pairs, scales, classes, blocks, n_rows, x, n, to, out_stride,
+                    next_rows, n_bytes,
+                )  # fmt: skip
 
     return tile_rows
 
@@ -217,7 +257,7 @@ def unpack_of(size, sixteen_codes, sixteen_weights):
                 for side in range(2):
                     number = half * 8 + side
                     to = out + (group * COLUMNS + half * 128 + side * 16) * 4
-                    a, b, c, d = sixteen_codes(w, half, side)
+                    a, b, c, d = sixteen_codes(w, 0, half, side)
                     store_weights(to, a, w, number)
                     store_weights(to + 128, b, w, number + 2)
                     store_weights(to + 256, c, w, number + 4)

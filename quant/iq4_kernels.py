@@ -6,14 +6,22 @@ a block of IQ4_XS, d times a sub-scale of six bits, is exact as float32.
 
 import numpy as np
 
+from .dot import GROUP, dot_of, dot_pairs
 from .iq4_nl import VALUES
 from .jit import entry, inlined, kernel
-from .kernels import BLOCK, TILE_ROWS
-from .memory import copy_bytes, zero_bytes
-from .records import activations_at, matrix_at
+from .kernels import BLOCK
+from .records import matrix_at
 from .simd.half import load_8_scales_18, load_f16
-from .simd.integer import add_products, no_bytes, sum_half_lanes, total_of
+from .simd.integer import no_bytes
 from .simd.lookup import bit_fields, lookup16
+from .simd.rows import (
+    bits_of_lanes,
+    f16_of_lanes,
+    load_f16_of_rows,
+    load_sixteen,
+    registers_of,
+    store_pieces,
+)
 from .simd.vector import (
     fma,
     high_nibbles,
@@ -23,22 +31,16 @@ from .simd.vector import (
     load_f32x8,
     load_i8,
     load_i8x16,
-    load_i8x32,
     load_i32,
     low_nibbles,
-    prefetch,
     splat_f32x8,
     splat_f32x16,
     splat_i32x8,
     store,
-    sum_lanes,
 )
-from .tile import SCALES, TILE_BLOCK, multiply_tile, scatter_lanes
+from .tile import SCALES, TILE_BLOCK, tile_of
 
-GROUP = 8  # blocks taken at once
-GROUP_COLUMNS = GROUP * BLOCK
 NL_BYTES, NL_CODES = 18, 2  # of a block, and where its codes begin
-NL_GROUP_BYTES = GROUP * NL_BYTES
 XS_BYTES, XS_CODES, XS_BLOCK = 136, 8, 16  # of a super-block; codes of one block of it
 AHEAD = 4096  # bytes of prefetch: rows are short, so the hardware's own guess starts late
 
@@ -49,29 +51,30 @@ _values_of = lookup16(VALUES)
 
 
 @inlined
-def _dot_pair(w, step, pairs):
-    """The block whose codes are at w, and the one four further on: each in a half of the lanes."""
+def _load_pair(w, step):
+    """The block whose codes are at w, and the one four further on, each in a half of the lanes:
+    their first halves, and their second.
+    """
     q = join(load_i8x16(w), load_i8x16(w + 4 * step))
-    low = add_products(no_bytes(), _values_of(low_nibbles(q)), load_i8x32(pairs))
-    return add_products(low, _values_of(high_nibbles(q)), load_i8x32(pairs + 32))
+    return _values_of(low_nibbles(q)), _values_of(high_nibbles(q))
 
 
 @inlined
-def _dot_eight(w, step, pairs):
-    """Eight blocks, one a lane; w: the codes of the first, those of the next `step` bytes on."""
-    return sum_half_lanes(
-        _dot_pair(w, step, pairs),
-        _dot_pair(w + step, step, pairs + 64),
-        _dot_pair(w + 2 * step, step, pairs + 128),
-        _dot_pair(w + 3 * step, step, pairs + 192),
+def _load_pairs(w, step):
+    """Eight blocks; w: the codes of the first, those of the next `step` bytes on."""
+    return (
+        _load_pair(w, step),
+        _load_pair(w + step, step),
+        _load_pair(w + 2 * step, step),
+        _load_pair(w + 3 * step, step),
     )
 
 
 @inlined
-def _add_nl(so_far, w, pairs, scales):
-    """Eight blocks of an IQ4_NL row, one a lane."""
-    dots = total_of(_dot_eight(w + NL_CODES, NL_BYTES, pairs))
-    return fma(i32x8_to_f32(dots), load_8_scales_18(w) * load_f32x8(scales), so_far)
+def _add_group(so_far, weights, x, at):
+    pairs, scale = weights
+    dots = dot_pairs(no_bytes(), pairs, x.pairs + 8 * at)
+    return fma(i32x8_to_f32(dots), scale * load_f32x8(x.scales + at), so_far)
 
 
 @inlined
@@ -84,54 +87,55 @@ def _xs_scales(w):
 
 
 @inlined
-def _add_xs(so_far, w, pairs, scales):
-    """A super-block, a block a lane."""
-    dots = total_of(_dot_eight(w + XS_CODES, XS_BLOCK, pairs))
-    return fma(i32x8_to_f32(dots), _xs_scales(w) * load_f32x8(scales), so_far)
+def _load_nl(w):
+    return _load_pairs(w + NL_CODES, NL_BYTES), load_8_scales_18(w)
 
 
 @inlined
-def _prefetch_group(w):
-    prefetch(w)
-    prefetch(w + 64)
+def _load_xs(w):
+    return _load_pairs(w + XS_CODES, XS_BLOCK), _xs_scales(w)
 
 
-@kernel
-def _dot_nl_row(w, pairs, scales, blocks, scratch):
-    total = splat_f32x8(np.float32(0))
-    groups = blocks // GROUP
-    for g in range(groups):
-        at = w + g * NL_GROUP_BYTES
-        _prefetch_group(at + AHEAD)
-        total = _add_nl(total, at, pairs + g * GROUP_COLUMNS, scales + g * 32)
-    rest = blocks - groups * GROUP
-    if rest:
-        zero_bytes(scratch, NL_GROUP_BYTES)
-        copy_bytes(scratch, w + groups * NL_GROUP_BYTES, rest * NL_BYTES)
-        total = _add_nl(total, scratch, pairs + groups * GROUP_COLUMNS, scales + groups * 32)
-    return sum_lanes(total)
-
-
-@kernel
-def _dot_xs_row(w, pairs, scales, blocks, scratch):
-    total = splat_f32x8(np.float32(0))
-    for g in range(blocks // GROUP):
-        at = w + g * XS_BYTES
-        _prefetch_group(at + AHEAD)
-        total = _add_xs(total, at, pairs + g * GROUP_COLUMNS, scales + g * 32)
-    return sum_lanes(total)
+_dot_nl = dot_of(GROUP * NL_BYTES, AHEAD, _load_nl, _add_group)
+_dot_xs = dot_of(XS_BYTES, AHEAD, _load_xs, _add_group)
 
 
 @inlined
-def _dot(dot_row, matrix, activations, first, last, n, out, out_stride, scratch):
-    m, x = matrix_at(matrix), activations_at(activations)
-    blocks = m.cols // BLOCK
-    per_token = x.padded // BLOCK * 4
-    for row in range(first, last):
-        w = m.data + row * m.row_bytes
-        for t in range(n):
-            value = dot_row(w, x.pairs + t * x.padded, x.scales + t * per_token, blocks, scratch)
-            store(out + t * out_stride + (row - first) * 4, value)
+def _halves(place, at):
+    """The values of a block whose codes are there: its first half and its second."""
+    q = load_sixteen(place, at)
+    return _values_of(low_nibbles(q)), _values_of(high_nibbles(q))
+
+
+@inlined
+def _unpack_block(rows, at, to):
+    first, second = _halves(rows, at)
+    store_pieces(to, first)
+    store_pieces(to + TILE_BLOCK // 2, second)
+
+
+@kernel
+def _unpack_nl_rows(rows, blocks, codes, scales, minimums):
+    for block in range(blocks):
+        _unpack_block(rows, block * NL_BYTES + NL_CODES, codes + block * TILE_BLOCK)
+        store(scales + block * SCALES, load_f16_of_rows(rows, block * NL_BYTES))
+
+
+@kernel
+def _unpack_xs_rows(rows, blocks, codes, scales, minimums):
+    for block in range(blocks):
+        at, i = block // GROUP * XS_BYTES, block % GROUP
+        _unpack_block(rows, at + XS_CODES + i * XS_BLOCK, codes + block * TILE_BLOCK)
+        head, low, _, _ = registers_of(load_sixteen(rows, at))
+        sub = bits_of_lanes(low, 4 * i, 15) + bits_of_lanes(head, 16 + 2 * i, 3) * splat_i32x8(
+            np.int32(16)
+        )
+        sub = i32x8_to_f32(sub - splat_i32x8(np.int32(32)))
+        store(scales + block * SCALES, f16_of_lanes(head, 0) * sub)
+
+
+_tile_nl = tile_of(_unpack_nl_rows, no_bytes, 0)
+_tile_xs = tile_of(_unpack_xs_rows, no_bytes, 0)
 
 
 @inlined
@@ -151,43 +155,23 @@ def _xs_block(row, block):
 
 
 @inlined
-def _tile(block_of, matrix, activations, first, last, n, out, out_stride, scratch):
-    m = matrix_at(matrix)
-    blocks = m.cols // BLOCK
-    scales = scratch + blocks * TILE_BLOCK
-    for start in range(first, last, TILE_ROWS):
-        rows = min(TILE_ROWS, last - start)
-        for r in range(rows):
-            row = m.data + (start + r) * m.row_bytes
-            for block in range(blocks):
-                at = scratch + block * TILE_BLOCK + r * 4
-                codes, scale = block_of(row, block)
-                q = load_i8x16(codes)
-                scatter_lanes(at, _values_of(low_nibbles(q)))
-                scatter_lanes(at + TILE_BLOCK // 2, _values_of(high_nibbles(q)))
-                store(scales + block * SCALES + r * 4, scale)
-        to = out + (start - first) * 4
-        multiply_tile(no_bytes(), 0, scratch, blocks, rows, activations, n, to, out_stride)
-
-
-@inlined
 def _unpack(block_of, matrix, row, out):
     m = matrix_at(matrix)
     for block in range(m.cols // BLOCK):
         codes, scale = block_of(m.data + row * m.row_bytes, block)
-        q, d, to = load_i8x16(codes), splat_f32x16(scale), out + block * BLOCK * 4
-        store(to, i8x16_to_f32(_values_of(low_nibbles(q))) * d)
-        store(to + 64, i8x16_to_f32(_values_of(high_nibbles(q))) * d)
+        (first, second), d, to = _halves(codes, 0), splat_f32x16(scale), out + block * BLOCK * 4
+        store(to, i8x16_to_f32(first) * d)
+        store(to + 64, i8x16_to_f32(second) * d)
 
 
 @entry
 def dot_iq4_nl(matrix, activations, first, last, n, out, out_stride, scratch):
-    _dot(_dot_nl_row, matrix, activations, first, last, n, out, out_stride, scratch)
+    _dot_nl(matrix, activations, first, last, n, out, out_stride, scratch)
 
 
 @entry
 def tile_iq4_nl(matrix, activations, first, last, n, out, out_stride, scratch):
-    _tile(_nl_block, matrix, activations, first, last, n, out, out_stride, scratch)
+    _tile_nl(matrix, activations, first, last, n, out, out_stride, scratch)
 
 
 @entry
@@ -197,12 +181,12 @@ def unpack_iq4_nl(matrix, row, out, scratch):
 
 @entry
 def dot_iq4_xs(matrix, activations, first, last, n, out, out_stride, scratch):
-    _dot(_dot_xs_row, matrix, activations, first, last, n, out, out_stride, scratch)
+    _dot_xs(matrix, activations, first, last, n, out, out_stride, scratch)
 
 
 @entry
 def tile_iq4_xs(matrix, activations, first, last, n, out, out_stride, scratch):
-    _tile(_xs_block, matrix, activations, first, last, n, out, out_stride, scratch)
+    _tile_xs(matrix, activations, first, last, n, out, out_stride, scratch)
 
 
 @entry

@@ -20,15 +20,17 @@ keep it within 1 %; the logits of a prompt agree with those of its tokens one by
 How batches of MANY and more are cut and shared among threads still changes no bit.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from .entry import Entry
 from .simd.cpu import current_tier
 
+CACHE_LINE = 64
 BLOCK = 32  # activations that share a scale
 PAD = 256  # columns of activations are padded with zeros to a multiple of this
 MANY = 16  # tokens from which on a batch is multiplied by `batch`
@@ -123,20 +125,25 @@ def new_activations(rows: int, cols: int) -> tuple[NDArray[Any], dict[str, NDArr
     padded = -(-cols // PAD) * PAD
     blocks = padded // BLOCK
     arrays: dict[str, NDArray[Any]] = {
-        "values": np.zeros((rows, padded), np.float32),
-        "codes": np.zeros((rows, padded), np.int8),
-        "pairs": np.zeros((rows, padded), np.int8),
-        "scales": np.zeros((rows, blocks), np.float32),
-        "sums": np.zeros((rows, blocks), np.int32),
-        "half_sums": np.zeros((rows, blocks, 2), np.int16),
+        "values": _cache_lines((rows, padded), np.float32),
+        "codes": _cache_lines((rows, padded), np.int8),
+        "pairs": _cache_lines((rows, padded), np.int8),
+        "scales": _cache_lines((rows, blocks), np.float32),
+        "sums": _cache_lines((rows, blocks), np.int32),
+        "half_sums": _cache_lines((rows, blocks, 2), np.int16),
     }
     if BFLOAT:
-        n = -(-rows // 32) * 32 * padded
-        bits = np.zeros(n + 32, np.uint16)
-        start = -bits.ctypes.data % 64 // 2  # a row of a tile is a cache line
-        arrays["tiles"] = bits[start : start + n].reshape(-1, blocks, 2, 16, 16, 2)
+        arrays["tiles"] = _cache_lines((-(-rows // 32), blocks, 2, 16, 16, 2), np.uint16)
     record = np.zeros((), ACTIVATIONS)
     record["padded"] = padded
     for name, array in arrays.items():
         record[name] = array.ctypes.data
     return record, arrays
+
+
+def _cache_lines(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Zeros that begin with a cache line, so that few vectors lie in two."""
+    n = math.prod(shape) * np.dtype(dtype).itemsize
+    zeros = np.zeros(n + CACHE_LINE, np.uint8)
+    start = -zeros.ctypes.data % CACHE_LINE
+    return zeros[start : start + n].view(dtype).reshape(shape)

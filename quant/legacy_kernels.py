@@ -7,10 +7,10 @@ block states, or -16 times its scale.
 import numpy as np
 
 from .activations import largest_magnitude
+from .dot import GROUP, add_with_minimum, add_without_offset, dot_of, dot_pairs
 from .jit import entry, inlined, kernel
-from .kernels import BLOCK, TILE_ROWS
-from .memory import copy_bytes, zero_bytes
-from .records import activations_at, matrix_at
+from .kernels import BLOCK
+from .records import matrix_at
 from .simd.half import (
     load_8_scales_20,
     load_8_scales_22,
@@ -18,7 +18,8 @@ from .simd.half import (
     load_f16,
     store_f16,
 )
-from .simd.integer import add_halves, add_products, no_fives, no_nibbles, sum_half_lanes
+from .simd.integer import no_fives, no_nibbles
+from .simd.rows import fifth_bits_of_rows, load_f16_of_rows, load_sixteen, store_pieces
 from .simd.vector import (
     between,
     bits_as_bytes,
@@ -26,41 +27,30 @@ from .simd.vector import (
     f32x16_to_i32,
     first_lane_equal_to,
     first_lane_with_magnitude,
-    fma,
     high_half,
     high_nibbles,
     i8x16_to_f32,
-    i32x8_to_f32,
     i32x16_to_i8,
     join,
     join_nibbles,
     larger,
     load_f32,
-    load_f32x8,
     load_f32x16,
     load_i8x16,
-    load_i8x32,
     load_i32,
-    load_i32x8,
     low_half,
     low_nibbles,
     max_lanes,
     min_lanes,
-    prefetch,
     smaller,
     smaller_int,
-    splat_f32x8,
     splat_f32x16,
-    splat_i32x8,
     splat_i32x16,
     store,
-    sum_lanes,
 )
-from .tile import SCALES, TILE_BLOCK, multiply_tile, scatter_lanes
+from .tile import SCALES, TILE_BLOCK, tile_of
 
 Q4_1_BYTES, Q5_0_BYTES, Q5_1_BYTES = 20, 22, 24
-GROUP = 8  # blocks taken at once
-GROUP_COLUMNS = GROUP * BLOCK
 OFFSET = 16  # of Q5_0: w = d * (code - 16)
 AHEAD = 4096  # bytes of prefetch: rows are short, so the hardware's own guess starts late
 
@@ -97,112 +87,99 @@ def _codes_of_q5_1(w):
 
 
 @inlined
-def _add_with_minimum(so_far, dots, scale, minimum, d, sums):
-    so_far = fma(i32x8_to_f32(dots), scale * d, so_far)
-    return fma(minimum, i32x8_to_f32(load_i32x8(sums)) * d, so_far)
+def _scales_of_q4_1(w):
+    return load_8_scales_20(w), load_8_scales_20(w + 2)
 
 
 @inlined
-def _add_q4_1(so_far, dots, w, d, sums):
-    return _add_with_minimum(so_far, dots, load_8_scales_20(w), load_8_scales_20(w + 2), d, sums)
+def _scales_of_q5_1(w):
+    return load_8_scales_24(w), load_8_scales_24(w + 2)
 
 
 @inlined
-def _add_q5_1(so_far, dots, w, d, sums):
-    return _add_with_minimum(so_far, dots, load_8_scales_24(w), load_8_scales_24(w + 2), d, sums)
+def _add_pair(so_far, dots, scales, x, at):
+    scale, minimum = scales
+    return add_with_minimum(so_far, dots, scale, minimum, x, at)
 
 
 @inlined
-def _add_q5_0(so_far, dots, w, d, sums):
-    exact = dots - load_i32x8(sums) * splat_i32x8(np.int32(OFFSET))
-    return fma(i32x8_to_f32(exact), load_8_scales_22(w) * d, so_far)
+def _add_q5_0(so_far, dots, scale, x, at):
+    return add_without_offset(so_far, dots, OFFSET, scale, x, at)
 
 
-def _dot_of(size, load_codes, nothing, add):
-    """`dot` of blocks of `size` bytes; add(so_far, dots, w, scales of x, sums) takes eight."""
+@inlined
+def _nibbles_of_pair(near, far):
+    q = join(load_i8x16(near), load_i8x16(far))
+    return low_nibbles(q), high_nibbles(q)
+
+
+@inlined
+def _fives_of_pair(near, far):
+    first, second = _nibbles_of_pair(near + 4, far + 4)
+    a, b = load_i32(near), load_i32(far)
+    low, high = a & 0xFFFF | b << 16, a >> 16 & 0xFFFF | b & -0x10000
+    return first + bits_as_bytes(np.int32(low)), second + bits_as_bytes(np.int32(high))
+
+
+def _dot_of(size, load_pair, codes_at, nothing, load_scales, add):
+    """`dot` of blocks of `size` bytes.
+
+    load_pair(near, far): the codes of two blocks as dot_pairs wants them; they begin `codes_at`
+    bytes behind the block. load_scales(w): of eight blocks, as add(so_far, dots, scales, x, at)
+    takes them.
+    """
 
     @inlined
-    def two_blocks(w, x):
-        """Blocks 0 and 4 times their codes: one in each half of the lanes."""
-        low = add_products(nothing(), load_codes(w), load_i8x32(x))
-        high = add_products(nothing(), load_codes(w + 4 * size), load_i8x32(x + 4 * BLOCK))
-        return add_halves(low, high)
+    def load_two(w):
+        return load_pair(w + codes_at, w + 4 * size + codes_at)
 
     @inlined
-    def add_group(so_far, w, codes, scales, sums):
-        dots = sum_half_lanes(
-            two_blocks(w, codes),
-            two_blocks(w + size, codes + BLOCK),
-            two_blocks(w + 2 * size, codes + 2 * BLOCK),
-            two_blocks(w + 3 * size, codes + 3 * BLOCK),
-        )
-        return add(so_far, dots, w, load_f32x8(scales), sums)
+    def load_group(w):
+        pairs = load_two(w), load_two(w + size), load_two(w + 2 * size), load_two(w + 3 * size)
+        return pairs, load_scales(w)
 
-    @kernel
-    def dot_row(w, codes, scales, sums, blocks, scratch):
-        total = splat_f32x8(np.float32(0))
-        groups = blocks // GROUP
-        for g in range(groups):
-            at = w + g * GROUP * size
-            for line in range(0, GROUP * size, 64):
-                prefetch(at + AHEAD + line)
-            total = add_group(total, at, codes + g * GROUP_COLUMNS, scales + g * 32, sums + g * 32)
-        rest = blocks - groups * GROUP
-        if rest:  # the other blocks of the group count as zero
-            zero_bytes(scratch, GROUP * size)
-            copy_bytes(scratch, w + groups * GROUP * size, rest * size)
-            codes, scales, sums = (
-                codes + groups * GROUP_COLUMNS,
-                scales + groups * 32,
-                sums + groups * 32,
-            )
-            total = add_group(total, scratch, codes, scales, sums)
-        return sum_lanes(total)
+    @inlined
+    def add_group(so_far, weights, x, at):
+        pairs, scales = weights
+        return add(so_far, dot_pairs(nothing(), pairs, x.pairs + 8 * at), scales, x, at)
 
-    @kernel
-    def dot_rows(matrix, activations, first, last, n, out, out_stride, scratch):
-        m, x = matrix_at(matrix), activations_at(activations)
-        blocks = m.cols // BLOCK
-        per_token = x.padded // BLOCK * 4
-        for row in range(first, last):
-            w = m.data + row * m.row_bytes
-            for t in range(n):
-                codes = x.codes + t * x.padded
-                scales, sums = x.scales + t * per_token, x.sums + t * per_token
-                value = dot_row(w, codes, scales, sums, blocks, scratch)
-                store(out + t * out_stride + (row - first) * 4, value)
-
-    return dot_rows
+    return dot_of(GROUP * size, AHEAD, load_group, add_group)
 
 
 # tile
 
 
-def _tile_of(size, load_codes, nothing, offset):
-    """`tile` of blocks of `size` bytes; offset None: d and a minimum, the codes count from 0."""
+@inlined
+def _halves_of_nibbles(rows, at):
+    q = load_sixteen(rows, at)
+    return low_nibbles(q), high_nibbles(q)
+
+
+@inlined
+def _halves_of_fives(rows, at):
+    low, high = _halves_of_nibbles(rows, at + 4)
+    return low + fifth_bits_of_rows(rows, at, 0), high + fifth_bits_of_rows(rows, at, 16)
+
+
+def _tile_of(size, load_halves, codes_at, nothing, offset):
+    """`tile` of blocks of `size` bytes; offset None: d and a minimum, the codes count from 0.
+
+    load_halves(rows, at): the codes of a block, its first half and its second; they begin
+    `codes_at` bytes behind the block.
+    """
 
     @kernel
-    def tile_rows(matrix, activations, first, last, n, out, out_stride, scratch):
-        m = matrix_at(matrix)
-        blocks = m.cols // BLOCK
-        scales = scratch + blocks * TILE_BLOCK
-        minimums = scales + blocks * SCALES
-        for start in range(first, last, TILE_ROWS):
-            rows = min(TILE_ROWS, last - start)
-            for r in range(rows):
-                for block in range(blocks):
-                    w = m.data + (start + r) * m.row_bytes + block * size
-                    at = scratch + block * TILE_BLOCK + r * 4
-                    codes = load_codes(w)
-                    scatter_lanes(at, low_half(codes))
-                    scatter_lanes(at + TILE_BLOCK // 2, high_half(codes))
-                    store(scales + block * SCALES + r * 4, load_f16(w))
-                    if offset is None:
-                        store(minimums + block * SCALES + r * 4, load_f16(w + 2))
-            to = out + (start - first) * 4
-            multiply_tile(nothing(), offset, scratch, blocks, rows, activations, n, to, out_stride)
+    def unpack_rows(rows, blocks, codes, scales, minimums):
+        for block in range(blocks):
+            at, to = block * size, codes + block * TILE_BLOCK
+            first, second = load_halves(rows, at + codes_at)
+            store_pieces(to, first)
+            store_pieces(to + TILE_BLOCK // 2, second)
+            store(scales + block * SCALES, load_f16_of_rows(rows, at))
+            if offset is None:
+                store(minimums + block * SCALES, load_f16_of_rows(rows, at + 2))
 
-    return tile_rows
+    return tile_of(unpack_rows, nothing, offset)
 
 
 # unpack
@@ -289,12 +266,12 @@ def _codes_of_five(values, inverse):
 
 # Entries.
 
-_dot_q4_1 = _dot_of(Q4_1_BYTES, _codes_of_q4_1, no_nibbles, _add_q4_1)
-_dot_q5_0 = _dot_of(Q5_0_BYTES, _codes_of_q5_0, no_fives, _add_q5_0)
-_dot_q5_1 = _dot_of(Q5_1_BYTES, _codes_of_q5_1, no_fives, _add_q5_1)
-_tile_q4_1 = _tile_of(Q4_1_BYTES, _codes_of_q4_1, no_nibbles, None)
-_tile_q5_0 = _tile_of(Q5_0_BYTES, _codes_of_q5_0, no_fives, OFFSET)
-_tile_q5_1 = _tile_of(Q5_1_BYTES, _codes_of_q5_1, no_fives, None)
+_dot_q4_1 = _dot_of(Q4_1_BYTES, _nibbles_of_pair, 4, no_nibbles, _scales_of_q4_1, _add_pair)
+_dot_q5_0 = _dot_of(Q5_0_BYTES, _fives_of_pair, 2, no_fives, load_8_scales_22, _add_q5_0)
+_dot_q5_1 = _dot_of(Q5_1_BYTES, _fives_of_pair, 4, no_fives, _scales_of_q5_1, _add_pair)
+_tile_q4_1 = _tile_of(Q4_1_BYTES, _halves_of_nibbles, 4, no_nibbles, None)
+_tile_q5_0 = _tile_of(Q5_0_BYTES, _halves_of_fives, 2, no_fives, OFFSET)
+_tile_q5_1 = _tile_of(Q5_1_BYTES, _halves_of_fives, 4, no_fives, None)
 _unpack_q4_1 = _unpack_of(Q4_1_BYTES, _codes_of_q4_1, _weights_with_minimum)
 _unpack_q5_0 = _unpack_of(Q5_0_BYTES, _codes_of_q5_0, _weights_of_q5_0)
 _unpack_q5_1 = _unpack_of(Q5_1_BYTES, _codes_of_q5_1, _weights_with_minimum)

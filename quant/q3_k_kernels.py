@@ -2,28 +2,27 @@
 
 import numpy as np
 
-from .halves import dot_of, tile_of, unpack_of
+from .dot import dot_of
+from .halves import AHEAD, add_halves_without_offset, dot_halves, tile_of, unpack_of
 from .jit import entry, inlined
 from .simd.half import load_f16
-from .simd.integer import add_halves, dot2, dot4_unsigned, sum_scaled_lanes
+from .simd.rows import load_f16_of_rows, load_sixteen, registers_of
 from .simd.vector import (
+    bits_0_1,
+    bits_2_3,
+    bits_4_5,
+    bits_6_7,
     bytes_of,
-    fma,
-    high_half,
+    high_nibbles,
     i8x16_to_f32,
-    i8x16_to_i16,
-    i32x8_to_f32,
-    load_f32x8,
     load_i8,
-    load_i8x16,
     load_i8x32,
-    load_i16x16,
     load_i64,
-    low_half,
+    low_nibbles,
     splat_f32x8,
     splat_f32x16,
     splat_i8x16,
-    splat_i32x8,
+    splat_i8x32,
     take_bits,
 )
 
@@ -49,33 +48,9 @@ def _codes(q, top, number, block):
 
 
 @inlined
-def _dot_four(w, half, x, sub_scales):
-    """Four blocks, without the offset: their first halves, then their second."""
+def _load_four(w, half):
+    """Codes of four blocks."""
     q, top = load_i8x32(w + QS + half * 32), load_i8x32(w)
-    return sum_scaled_lanes(
-        dot4_unsigned(_codes(q, top, 0, 4 * half), load_i8x32(x)),
-        dot4_unsigned(_codes(q, top, 1, 4 * half + 1), load_i8x32(x + 32)),
-        dot4_unsigned(_codes(q, top, 2, 4 * half + 2), load_i8x32(x + 64)),
-        dot4_unsigned(_codes(q, top, 3, 4 * half + 3), load_i8x32(x + 96)),
-        sub_scales,
-    )
-
-
-@inlined
-def _add_group(so_far, w, codes, scales, half_sums):
-    sub_scales = _sub_scales(w)
-    dots = add_halves(
-        _dot_four(w, 0, codes, low_half(sub_scales)),
-        _dot_four(w, 1, codes + 128, high_half(sub_scales)),
-    )
-    excess = dot2(load_i16x16(half_sums), i8x16_to_i16(sub_scales))
-    exact = dots - excess * splat_i32x8(np.int32(OFFSET))
-    return fma(i32x8_to_f32(exact), splat_f32x8(load_f16(w + SCALE)) * load_f32x8(scales), so_far)
-
-
-@inlined
-def _sixteen_codes(w, half, side):
-    q, top = load_i8x16(w + QS + half * 32 + side * 16), load_i8x16(w + side * 16)
     return (
         _codes(q, top, 0, 4 * half),
         _codes(q, top, 1, 4 * half + 1),
@@ -85,14 +60,46 @@ def _sixteen_codes(w, half, side):
 
 
 @inlined
-def _load_sub_scales(w):
-    sub_scales = i8x16_to_i16(_sub_scales(w))
+def _load_group(w):
+    return _load_four(w, 0), _load_four(w, 1), _sub_scales(w), splat_f32x8(load_f16(w + SCALE))
+
+
+@inlined
+def _add_group(so_far, weights, x, at):
+    low, high, sub_scales, scale = weights
+    dots = dot_halves(low, high, sub_scales, x.codes + 8 * at)
+    return add_halves_without_offset(so_far, dots, OFFSET, sub_scales, scale, x, at)
+
+
+@inlined
+def _sixteen_codes(place, at, half, side):
+    q = load_sixteen(place, at + QS + half * 32 + side * 16)
+    top = load_sixteen(place, at + side * 16)
+    return (
+        _codes(q, top, 0, 4 * half),
+        _codes(q, top, 1, 4 * half + 1),
+        _codes(q, top, 2, 4 * half + 2),
+        _codes(q, top, 3, 4 * half + 3),
+    )
+
+
+@inlined
+def _load_sub_scales(rows, at):
+    _, low, high, top = registers_of(load_sixteen(rows, at + SUB_SCALES - 4))
+    less = splat_i8x32(np.int8(32))
+    sub_scales = (
+        low_nibbles(low) + bits_0_1(top) - less,
+        low_nibbles(high) + bits_2_3(top) - less,
+        high_nibbles(low) + bits_4_5(top) - less,
+        high_nibbles(high) + bits_6_7(top) - less,
+    )
     return sub_scales, sub_scales
 
 
 @inlined
-def _load_scales(w):
-    return load_f16(w + SCALE), np.float32(0)
+def _load_scales(rows, at):
+    scales = load_f16_of_rows(rows, at + SCALE)
+    return scales, scales
 
 
 @inlined
@@ -109,14 +116,14 @@ def _sixteen_weights(w, number, codes):
     return (i8x16_to_f32(codes) - splat_f32x16(np.float32(OFFSET))) * splat_f32x16(scale)
 
 
-_dot_rows = dot_of(BYTES, _add_group)
+_dot_rows = dot_of(BYTES, AHEAD, _load_group, _add_group)
 _tile_rows = tile_of(BYTES, _sixteen_codes, _load_sub_scales, _load_scales, OFFSET)
 _unpack_row = unpack_of(BYTES, _sixteen_codes, _sixteen_weights)
 
 
 @entry
 def dot(matrix, activations, first, last, n, out, out_stride, scratch):
-    _dot_rows(matrix, activations, first, last, n, out, out_stride)
+    _dot_rows(matrix, activations, first, last, n, out, out_stride, scratch)
 
 
 @entry

@@ -3,134 +3,91 @@
 import numpy as np
 
 from .activations import largest_magnitude
+from .dot import GROUP, add_without_offset, dot_of, dot_pairs
 from .jit import entry, inlined, kernel
-from .kernels import BLOCK, TILE_ROWS
-from .memory import copy_bytes, zero_bytes
-from .records import activations_at, matrix_at
+from .kernels import BLOCK
+from .records import matrix_at
 from .simd.half import load_8_scales_18, load_f16, load_f16_16_times, store_bf16x32, store_f16
-from .simd.integer import add_products, no_nibbles, sum_half_lanes
+from .simd.integer import no_nibbles
+from .simd.rows import load_f16_of_rows, load_sixteen, store_pieces
 from .simd.vector import (
     between,
     f32x16_to_i32,
     first_lane_with_magnitude,
-    fma,
     high_nibbles,
     i8x16_to_f32,
-    i32x8_to_f32,
     i32x16_to_i8,
     join,
     join_nibbles,
     lane_numbers,
     load_f32,
-    load_f32x8,
     load_f32x16,
     load_i8x16,
-    load_i8x32,
-    load_i32x8,
     look_up_high,
     look_up_low,
     low_nibbles,
     prefetch,
     smaller_int,
-    splat_f32x8,
     splat_f32x16,
-    splat_i32x8,
     splat_i32x16,
     store,
-    sum_lanes,
 )
-from .tile import SCALES, TILE_BLOCK, multiply_tile, scatter_lanes
+from .tile import SCALES, TILE_BLOCK, tile_of
 
 BYTES = 18
-GROUP = 8  # blocks taken at once
-GROUP_BYTES = GROUP * BYTES
-GROUP_COLUMNS = GROUP * BLOCK
 OFFSET = 8  # w = d * (nibble - 8)
 AHEAD = 4096  # bytes of prefetch: rows are short, so the hardware's own guess starts late
 
 
 @inlined
-def _dot_pair(w, pairs):
-    """Blocks 0 and 4 from w on times their codes: one in each half of the lanes."""
+def _load_pair(w):
+    """Blocks 0 and 4 from w on, one in each half of the lanes: their first halves, their second."""
     q = join(load_i8x16(w + 2), load_i8x16(w + 4 * BYTES + 2))
-    low = add_products(no_nibbles(), low_nibbles(q), load_i8x32(pairs))
-    return add_products(low, high_nibbles(q), load_i8x32(pairs + 32))
+    return low_nibbles(q), high_nibbles(q)
 
 
 @inlined
-def _add_group(so_far, w, pairs, scales, sums):
-    """Eight blocks of a row, one a lane."""
-    dots = sum_half_lanes(
-        _dot_pair(w, pairs),
-        _dot_pair(w + BYTES, pairs + 64),
-        _dot_pair(w + 2 * BYTES, pairs + 128),
-        _dot_pair(w + 3 * BYTES, pairs + 192),
+def _load_group(w):
+    pairs = (
+        _load_pair(w),
+        _load_pair(w + BYTES),
+        _load_pair(w + 2 * BYTES),
+        _load_pair(w + 3 * BYTES),
     )
-    exact = dots - load_i32x8(sums) * splat_i32x8(np.int32(OFFSET))
-    return fma(i32x8_to_f32(exact), load_8_scales_18(w) * load_f32x8(scales), so_far)
+    return pairs, load_8_scales_18(w)
 
 
 @inlined
-def _prefetch_group(w):
-    prefetch(w)
-    prefetch(w + 64)
+def _add_group(so_far, weights, x, at):
+    pairs, scale = weights
+    dots = dot_pairs(no_nibbles(), pairs, x.pairs + 8 * at)
+    return add_without_offset(so_far, dots, OFFSET, scale, x, at)
 
 
-@kernel
-def _add_rest(so_far, w, groups, blocks, pairs, scales, sums, scratch):
-    """The last blocks of a row, fewer than a group: the others count as zero."""
-    rest = blocks - groups * GROUP
-    if rest == 0:
-        return so_far
-    zero_bytes(scratch, GROUP_BYTES)
-    copy_bytes(scratch, w + groups * GROUP_BYTES, rest * BYTES)
-    pairs += groups * GROUP_COLUMNS
-    return _add_group(so_far, scratch, pairs, scales + groups * 32, sums + groups * 32)
-
-
-@kernel
-def _dot_row(w, pairs, scales, sums, blocks, scratch, out):
-    total = splat_f32x8(np.float32(0))
-    groups = blocks // GROUP
-    for g in range(groups):
-        at = w + g * GROUP_BYTES
-        _prefetch_group(at + AHEAD)
-        total = _add_group(total, at, pairs + g * GROUP_COLUMNS, scales + g * 32, sums + g * 32)
-    total = _add_rest(total, w, groups, blocks, pairs, scales, sums, scratch)
-    store(out, sum_lanes(total))
+_dot_rows = dot_of(GROUP * BYTES, AHEAD, _load_group, _add_group)
 
 
 @entry
 def dot(matrix, activations, first, last, n, out, out_stride, scratch):
-    m, x = matrix_at(matrix), activations_at(activations)
-    blocks = m.cols // BLOCK
-    per_token = x.padded // BLOCK * 4
-    for row in range(first, last):
-        w = m.data + row * m.row_bytes
-        for t in range(n):
-            pairs = x.pairs + t * x.padded
-            scales, sums = x.scales + t * per_token, x.sums + t * per_token
-            to = out + t * out_stride + (row - first) * 4
-            _dot_row(w, pairs, scales, sums, blocks, scratch, to)
+    _dot_rows(matrix, activations, first, last, n, out, out_stride, scratch)
+
+
+@kernel
+def _unpack_rows(rows, blocks, codes, scales, minimums):
+    for block in range(blocks):
+        at, to = block * BYTES, codes + block * TILE_BLOCK
+        q = load_sixteen(rows, at + 2)
+        store_pieces(to, low_nibbles(q))
+        store_pieces(to + TILE_BLOCK // 2, high_nibbles(q))
+        store(scales + block * SCALES, load_f16_of_rows(rows, at))
+
+
+_tile_rows = tile_of(_unpack_rows, no_nibbles, OFFSET)
 
 
 @entry
 def tile(matrix, activations, first, last, n, out, out_stride, scratch):
-    m = matrix_at(matrix)
-    blocks = m.cols // BLOCK
-    scales = scratch + blocks * TILE_BLOCK
-    for start in range(first, last, TILE_ROWS):
-        rows = min(TILE_ROWS, last - start)
-        for r in range(rows):
-            w = m.data + (start + r) * m.row_bytes
-            for block in range(blocks):
-                at = scratch + block * TILE_BLOCK + r * 4
-                q = load_i8x16(w + block * BYTES + 2)
-                scatter_lanes(at, low_nibbles(q))
-                scatter_lanes(at + TILE_BLOCK // 2, high_nibbles(q))
-                store(scales + block * SCALES + r * 4, load_f16(w + block * BYTES))
-        to = out + (start - first) * 4
-        multiply_tile(no_nibbles(), OFFSET, scratch, blocks, rows, activations, n, to, out_stride)
+    _tile_rows(matrix, activations, first, last, n, out, out_stride, scratch)
 
 
 @entry

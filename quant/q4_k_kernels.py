@@ -6,33 +6,31 @@ bits times 6.
 
 import numpy as np
 
+from .dot import add_with_minimum, dot_of, dot_pairs
 from .jit import entry, inlined, kernel
-from .kernels import BLOCK, TILE_ROWS
-from .records import activations_at, matrix_at
+from .kernels import BLOCK
+from .records import matrix_at
 from .simd.half import load_f16
-from .simd.integer import add_halves, add_products, no_nibbles, sum_half_lanes
+from .simd.integer import no_nibbles
+from .simd.rows import bits_of_lanes, f16_of_lanes, load_sixteen, registers_of, store_pieces
 from .simd.vector import (
     bytes_of,
-    fma,
     high_half,
     high_nibbles,
     i8x16_to_f32,
     i32x8_to_f32,
+    join,
     load_f32,
-    load_f32x8,
     load_i8x16,
-    load_i8x32,
-    load_i32x8,
     load_i64,
     low_half,
     low_nibbles,
-    prefetch,
     splat_f32x8,
     splat_f32x16,
     store,
-    sum_lanes,
+    take_bits,
 )
-from .tile import SCALES, TILE_BLOCK, multiply_tile, scatter_lanes, scatter_scales
+from .tile import SCALES, TILE_BLOCK, tile_of
 
 BYTES = 144
 COLUMNS = 256  # of a super-block
@@ -52,90 +50,65 @@ def scales_and_minimums(w):
     return splat_f32x8(load_f16(w)) * low_half(both), splat_f32x8(minus) * high_half(both)
 
 
-@inlined
-def _products(codes, x):
-    return add_products(no_nibbles(), codes, load_i8x32(x))
+def dot_of_pairs(load_pairs, size, nothing):
+    """`dot` of super-blocks of `size` bytes, given their load_pairs(w) as dot_pairs wants
+    them; and their empty running sum.
+    """
+
+    @inlined
+    def load_group(w):
+        return load_pairs(w), scales_and_minimums(w)
+
+    @inlined
+    def add_group(so_far, weights, x, at):
+        pairs, (scale, minimum) = weights
+        dots = dot_pairs(nothing(), pairs, x.pairs + 8 * at)
+        return add_with_minimum(so_far, dots, scale, minimum, x, at)
+
+    return dot_of(size, AHEAD, load_group, add_group)
 
 
 @inlined
-def _dot_blocks(w, x):
-    """The dot products of the eight blocks of a super-block: i32x8."""
-    a, b = load_i8x32(w + QS), load_i8x32(w + QS + 32)
-    c, d = load_i8x32(w + QS + 64), load_i8x32(w + QS + 96)
-    return sum_half_lanes(
-        add_halves(_products(low_nibbles(a), x), _products(low_nibbles(c), x + 128)),
-        add_halves(_products(high_nibbles(a), x + 32), _products(high_nibbles(c), x + 160)),
-        add_halves(_products(low_nibbles(b), x + 64), _products(low_nibbles(d), x + 192)),
-        add_halves(_products(high_nibbles(b), x + 96), _products(high_nibbles(d), x + 224)),
-    )
+def _eight_scales(scale, of_four, to):
+    """scale * the four bytes of each row, to four blocks."""
+    for i in range(4):
+        sub_scales = i32x8_to_f32(bits_of_lanes(of_four, 8 * i, 0xFF))
+        store(to + i * SCALES, scale * sub_scales)
 
 
-def dot_of(dot_blocks, size):
-    """`dot` of super-blocks of `size` bytes, given their dot_blocks(w, x) -> i32x8."""
-
-    @kernel
-    def dot_row(w, codes, scales, sums, groups):
-        total = splat_f32x8(np.float32(0))
-        for g in range(groups):
-            at = w + g * size
-            for line in range(0, size, 64):
-                prefetch(at + AHEAD + line)
-            dots = dot_blocks(at, codes + g * COLUMNS)
-            scale, minimum = scales_and_minimums(at)
-            d = load_f32x8(scales + g * 32)
-            total = fma(i32x8_to_f32(dots), scale * d, total)
-            total = fma(minimum, i32x8_to_f32(load_i32x8(sums + g * 32)) * d, total)
-        return sum_lanes(total)
-
-    @kernel
-    def dot_rows(matrix, activations, first, last, n, out, out_stride):
-        m, x = matrix_at(matrix), activations_at(activations)
-        groups = m.cols // COLUMNS
-        per_token = x.padded // BLOCK * 4
-        for row in range(first, last):
-            w = m.data + row * m.row_bytes
-            for t in range(n):
-                codes = x.codes + t * x.padded
-                scales, sums = x.scales + t * per_token, x.sums + t * per_token
-                value = dot_row(w, codes, scales, sums, groups)
-                store(out + t * out_stride + (row - first) * 4, value)
-
-    return dot_rows
+@inlined
+def _unpack_scales(rows, at, scales, minimums):
+    """d * s and -dmin * m of the blocks of a super-block of eight rows."""
+    both, s, m, last = registers_of(load_sixteen(rows, at))
+    d, minus = f16_of_lanes(both, 0), f16_of_lanes(both, 16) * splat_f32x8(np.float32(-1))
+    _eight_scales(d, take_bits(s, 0, 63, 0), scales)
+    _eight_scales(d, low_nibbles(last) + take_bits(s, 6, 3, 4), scales + 4 * SCALES)
+    _eight_scales(minus, take_bits(m, 0, 63, 0), minimums)
+    _eight_scales(minus, high_nibbles(last) + take_bits(m, 6, 3, 4), minimums + 4 * SCALES)
 
 
-def tile_of(load_codes, size, nothing):
-    """`tile` of super-blocks of `size` bytes, given their load_codes(w, pair, side): sixteen codes
-    of blocks 2 * pair and 2 * pair + 1, the first or the second; and their empty running sum.
+def tile_of_pairs(load_top, load_codes, size, nothing):
+    """`tile` of super-blocks of `size` bytes, and the empty running sum of their codes.
+
+    load_codes(place, at, top, pair, side): sixteen codes of blocks 2 * pair and 2 * pair + 1, the
+    first or the second, of the super-block at an offset from a place (see simd/rows.py); top:
+    load_top(place, at, side), which the pairs share.
     """
 
     @kernel
-    def unpack_codes(w, to):
-        for pair in range(BLOCKS // 2):
+    def unpack_rows(rows, blocks, codes, scales, minimums):
+        for block in range(0, blocks, BLOCKS):
+            at = block // BLOCKS * size
+            _unpack_scales(rows, at, scales + block * SCALES, minimums + block * SCALES)
             for side in range(2):
-                at = to + 2 * pair * TILE_BLOCK + side * (TILE_BLOCK // 2)
-                even, odd = load_codes(w, pair, side)
-                scatter_lanes(at, even)
-                scatter_lanes(at + TILE_BLOCK, odd)
+                top = load_top(rows, at, side)
+                for pair in range(BLOCKS // 2):
+                    even, odd = load_codes(rows, at, top, pair, side)
+                    to = codes + (block + 2 * pair) * TILE_BLOCK + side * (TILE_BLOCK // 2)
+                    store_pieces(to, even)
+                    store_pieces(to + TILE_BLOCK, odd)
 
-    @kernel
-    def tile_rows(matrix, activations, first, last, n, out, out_stride, scratch):
-        m = matrix_at(matrix)
-        blocks = m.cols // BLOCK
-        scales = scratch + blocks * TILE_BLOCK
-        minimums = scales + blocks * SCALES
-        for start in range(first, last, TILE_ROWS):
-            rows = min(TILE_ROWS, last - start)
-            for r in range(rows):
-                for block in range(0, blocks, BLOCKS):
-                    w = m.data + (start + r) * m.row_bytes + block // BLOCKS * size
-                    unpack_codes(w, scratch + block * TILE_BLOCK + r * 4)
-                    scale, minimum = scales_and_minimums(w)
-                    scatter_scales(scales + block * SCALES + r * 4, scale)
-                    scatter_scales(minimums + block * SCALES + r * 4, minimum)
-            to = out + (start - first) * 4
-            multiply_tile(nothing(), None, scratch, blocks, rows, activations, n, to, out_stride)
-
-    return tile_rows
+    return tile_of(unpack_rows, nothing, None)
 
 
 @inlined
@@ -144,8 +117,9 @@ def _store_weights(to, codes, at):
     store(to, i8x16_to_f32(codes) * scale + minimum)
 
 
-def unpack_of(load_codes, size):
-    """`unpack` of super-blocks of `size` bytes; load_codes as in tile_of."""
+def unpack_of(load_top, load_codes, size):
+    """`unpack` of super-blocks of `size` bytes; load_top and load_codes as in
+    tile_of_pairs."""
 
     @kernel
     def unpack_row(matrix, row, out, scratch):
@@ -155,10 +129,11 @@ def unpack_of(load_codes, size):
             scale, minimum = scales_and_minimums(w)
             store(scratch, scale)
             store(scratch + 32, minimum)
-            for pair in range(BLOCKS // 2):
-                for side in range(2):
+            for side in range(2):
+                top = load_top(w, 0, side)
+                for pair in range(BLOCKS // 2):
                     to = out + (group * COLUMNS + pair * 64 + side * 16) * 4
-                    even, odd = load_codes(w, pair, side)
+                    even, odd = load_codes(w, 0, top, pair, side)
                     _store_weights(to, even, scratch + pair * 8)
                     _store_weights(to + BLOCK * 4, odd, scratch + pair * 8 + 4)
 
@@ -166,19 +141,48 @@ def unpack_of(load_codes, size):
 
 
 @inlined
-def _load_codes(w, pair, side):
-    q = load_i8x16(w + QS + pair * 32 + side * 16)
+def _load_top(place, at, side):
+    return 0
+
+
+@inlined
+def _load_codes(place, at, top, pair, side):
+    q = load_sixteen(place, at + QS + pair * 32 + side * 16)
     return low_nibbles(q), high_nibbles(q)
 
 
-_dot_rows = dot_of(_dot_blocks, BYTES)
-_tile_rows = tile_of(_load_codes, BYTES, no_nibbles)
-_unpack_row = unpack_of(_load_codes, BYTES)
+@inlined
+def load_halves(w):
+    """Nibbles of blocks 0 and 4, and above them those of 1 and 5: first halves, second halves; then
+    of 2 and 6, and above them 3 and 7. w: where the codes of a super-block are.
+    """
+    return (
+        join(load_i8x16(w), load_i8x16(w + 64)),
+        join(load_i8x16(w + 16), load_i8x16(w + 80)),
+        join(load_i8x16(w + 32), load_i8x16(w + 96)),
+        join(load_i8x16(w + 48), load_i8x16(w + 112)),
+    )
+
+
+@inlined
+def _load_pairs(w):
+    a, b, c, d = load_halves(w + QS)
+    return (
+        (low_nibbles(a), low_nibbles(b)),
+        (high_nibbles(a), high_nibbles(b)),
+        (low_nibbles(c), low_nibbles(d)),
+        (high_nibbles(c), high_nibbles(d)),
+    )
+
+
+_dot_rows = dot_of_pairs(_load_pairs, BYTES, no_nibbles)
+_tile_rows = tile_of_pairs(_load_top, _load_codes, BYTES, no_nibbles)
+_unpack_row = unpack_of(_load_top, _load_codes, BYTES)
 
 
 @entry
 def dot(matrix, activations, first, last, n, out, out_stride, scratch):
-    _dot_rows(matrix, activations, first, last, n, out, out_stride)
+    _dot_rows(matrix, activations, first, last, n, out, out_stride, scratch)
 
 
 @entry

@@ -1,9 +1,10 @@
 """Products on raw Q5_K bytes (layout in q5_k.py): those on Q4_K with a fifth bit."""
 
 from .jit import entry, inlined
-from .q4_k_kernels import dot_of, tile_of, unpack_of
-from .simd.integer import add_halves, add_products, no_fives, sum_half_lanes
-from .simd.vector import high_nibbles, load_i8x16, load_i8x32, low_nibbles, take_bits
+from .q4_k_kernels import dot_of_pairs, load_halves, tile_of_pairs, unpack_of
+from .simd.integer import no_fives
+from .simd.rows import load_sixteen
+from .simd.vector import high_nibbles, join, load_i8x16, low_nibbles, take_bits
 
 BYTES = 176
 QH, QS = 16, 48  # where the codes are in a super-block
@@ -15,51 +16,44 @@ def _fifth_bits(top, block):
 
 
 @inlined
-def _products(low, high, x):
-    return add_products(no_fives(), low + high, load_i8x32(x))
+def _load_fifth_bits(w):
+    """Bit i: of blocks i and i + 4."""
+    top = load_i8x16(w)
+    return join(low_nibbles(top), high_nibbles(top))
 
 
 @inlined
-def _dot_blocks(w, x):
-    """The dot products of the eight blocks of a super-block: i32x8."""
-    top = load_i8x32(w + QH)
-    a, b = load_i8x32(w + QS), load_i8x32(w + QS + 32)
-    c, d = load_i8x32(w + QS + 64), load_i8x32(w + QS + 96)
-    return sum_half_lanes(
-        add_halves(
-            _products(low_nibbles(a), _fifth_bits(top, 0), x),
-            _products(low_nibbles(c), _fifth_bits(top, 4), x + 128),
-        ),
-        add_halves(
-            _products(high_nibbles(a), _fifth_bits(top, 1), x + 32),
-            _products(high_nibbles(c), _fifth_bits(top, 5), x + 160),
-        ),
-        add_halves(
-            _products(low_nibbles(b), _fifth_bits(top, 2), x + 64),
-            _products(low_nibbles(d), _fifth_bits(top, 6), x + 192),
-        ),
-        add_halves(
-            _products(high_nibbles(b), _fifth_bits(top, 3), x + 96),
-            _products(high_nibbles(d), _fifth_bits(top, 7), x + 224),
-        ),
+def _load_pairs(w):
+    a, b, c, d = load_halves(w + QS)
+    first, second = _load_fifth_bits(w + QH), _load_fifth_bits(w + QH + 16)
+    return (
+        (low_nibbles(a) + _fifth_bits(first, 0), low_nibbles(b) + _fifth_bits(second, 0)),
+        (high_nibbles(a) + _fifth_bits(first, 1), high_nibbles(b) + _fifth_bits(second, 1)),
+        (low_nibbles(c) + _fifth_bits(first, 2), low_nibbles(d) + _fifth_bits(second, 2)),
+        (high_nibbles(c) + _fifth_bits(first, 3), high_nibbles(d) + _fifth_bits(second, 3)),
     )
 
 
 @inlined
-def _load_codes(w, pair, side):
-    q, top = load_i8x16(w + QS + pair * 32 + side * 16), load_i8x16(w + QH + side * 16)
+def _load_top(place, at, side):
+    return load_sixteen(place, at + QH + side * 16)
+
+
+@inlined
+def _load_codes(place, at, top, pair, side):
+    q = load_sixteen(place, at + QS + pair * 32 + side * 16)
     even = low_nibbles(q) + _fifth_bits(top, 2 * pair)
     return even, high_nibbles(q) + _fifth_bits(top, 2 * pair + 1)
 
 
-_dot_rows = dot_of(_dot_blocks, BYTES)
-_tile_rows = tile_of(_load_codes, BYTES, no_fives)
-_unpack_row = unpack_of(_load_codes, BYTES)
+_dot_rows = dot_of_pairs(_load_pairs, BYTES, no_fives)
+_tile_rows = tile_of_pairs(_load_top, _load_codes, BYTES, no_fives)
+_unpack_row = unpack_of(_load_top, _load_codes, BYTES)
 
 
 @entry
 def dot(matrix, activations, first, last, n, out, out_stride, scratch):
-    _dot_rows(matrix, activations, first, last, n, out, out_stride)
+    _dot_rows(matrix, activations, first, last, n, out, out_stride, scratch)
 
 
 @entry

@@ -3,108 +3,87 @@
 import numpy as np
 
 from .activations import largest_magnitude
+from .dot import GROUP, dot_of, dot_pairs
 from .jit import entry, inlined, kernel
-from .kernels import BLOCK, TILE_ROWS
-from .memory import copy_bytes, zero_bytes
-from .records import activations_at, matrix_at
+from .kernels import BLOCK
+from .records import matrix_at
 from .simd.half import load_8_scales_34, load_f16, load_f16_16_times, store_bf16x32, store_f16
-from .simd.integer import add_halves, dot4_signed, no_bytes, sum_half_lanes
+from .simd.integer import no_bytes
+from .simd.rows import load_f16_of_rows, load_sixteen, store_pieces
 from .simd.vector import (
     f32x16_to_i32,
     fma,
     i8x16_to_f32,
     i32x8_to_f32,
     i32x16_to_i8,
+    join,
     load_f32x8,
     load_f32x16,
     load_i8x16,
-    load_i8x32,
     magnitude,
     prefetch,
     round_down,
-    splat_f32x8,
     splat_f32x16,
     store,
-    sum_lanes,
     with_sign_of,
 )
-from .tile import SCALES, TILE_BLOCK, multiply_tile, scatter_lanes
+from .tile import SCALES, TILE_BLOCK, tile_of
 
 BYTES = 34
-GROUP = 8  # blocks taken at once
-GROUP_BYTES = GROUP * BYTES
-GROUP_COLUMNS = GROUP * BLOCK
 AHEAD = 1024  # bytes of prefetch: rows are short, so the hardware's own guess starts late
 
 
 @inlined
-def _dot_block(w, x):
-    return dot4_signed(load_i8x32(w + 2), load_i8x32(x))
-
-
-@inlined
-def _dot_four(w, x):
-    """Four blocks: the sums of their low halves, then of their high halves."""
-    return sum_half_lanes(
-        _dot_block(w, x),
-        _dot_block(w + BYTES, x + BLOCK),
-        _dot_block(w + 2 * BYTES, x + 2 * BLOCK),
-        _dot_block(w + 3 * BYTES, x + 3 * BLOCK),
+def _load_pair(w):
+    """Blocks 0 and 4 from w on, one in each half of the lanes: their first halves, their second."""
+    four = w + 4 * BYTES
+    return (
+        join(load_i8x16(w + 2), load_i8x16(four + 2)),
+        join(load_i8x16(w + 18), load_i8x16(four + 18)),
     )
 
 
 @inlined
-def _add_group(so_far, w, codes, scales):
-    """Eight blocks, one a lane."""
-    dots = add_halves(_dot_four(w, codes), _dot_four(w + 4 * BYTES, codes + 4 * BLOCK))
-    return fma(i32x8_to_f32(dots), load_8_scales_34(w) * load_f32x8(scales), so_far)
+def _load_group(w):
+    pairs = (
+        _load_pair(w),
+        _load_pair(w + BYTES),
+        _load_pair(w + 2 * BYTES),
+        _load_pair(w + 3 * BYTES),
+    )
+    return pairs, load_8_scales_34(w)
 
 
-@kernel
-def _dot_row(w, codes, scales, blocks, scratch):
-    total = splat_f32x8(np.float32(0))
-    groups = blocks // GROUP
-    for g in range(groups):
-        at = w + g * GROUP_BYTES
-        for line in range(0, GROUP_BYTES, 64):
-            prefetch(at + AHEAD + line)
-        total = _add_group(total, at, codes + g * GROUP_COLUMNS, scales + g * 32)
-    rest = blocks - groups * GROUP
-    if rest:
-        zero_bytes(scratch, GROUP_BYTES)
-        copy_bytes(scratch, w + groups * GROUP_BYTES, rest * BYTES)
-        total = _add_group(total, scratch, codes + groups * GROUP_COLUMNS, scales + groups * 32)
-    return sum_lanes(total)
+@inlined
+def _add_group(so_far, weights, x, at):
+    pairs, scale = weights
+    dots = dot_pairs(no_bytes(), pairs, x.pairs + 8 * at)
+    return fma(i32x8_to_f32(dots), scale * load_f32x8(x.scales + at), so_far)
+
+
+_dot_rows = dot_of(GROUP * BYTES, AHEAD, _load_group, _add_group)
 
 
 @entry
 def dot(matrix, activations, first, last, n, out, out_stride, scratch):
-    m, x = matrix_at(matrix), activations_at(activations)
-    blocks = m.cols // BLOCK
-    per_token = x.padded // BLOCK * 4
-    for row in range(first, last):
-        w = m.data + row * m.row_bytes
-        for t in range(n):
-            value = _dot_row(w, x.codes + t * x.padded, x.scales + t * per_token, blocks, scratch)
-            store(out + t * out_stride + (row - first) * 4, value)
+    _dot_rows(matrix, activations, first, last, n, out, out_stride, scratch)
+
+
+@kernel
+def _unpack_rows(rows, blocks, codes, scales, minimums):
+    for block in range(blocks):
+        at, to = block * BYTES, codes + block * TILE_BLOCK
+        store_pieces(to, load_sixteen(rows, at + 2))
+        store_pieces(to + TILE_BLOCK // 2, load_sixteen(rows, at + 18))
+        store(scales + block * SCALES, load_f16_of_rows(rows, at))
+
+
+_tile_rows = tile_of(_unpack_rows, no_bytes, 0)
 
 
 @entry
 def tile(matrix, activations, first, last, n, out, out_stride, scratch):
-    m = matrix_at(matrix)
-    blocks = m.cols // BLOCK
-    scales = scratch + blocks * TILE_BLOCK
-    for start in range(first, last, TILE_ROWS):
-        rows = min(TILE_ROWS, last - start)
-        for r in range(rows):
-            w = m.data + (start + r) * m.row_bytes
-            for block in range(blocks):
-                at = scratch + block * TILE_BLOCK + r * 4
-                scatter_lanes(at, load_i8x16(w + block * BYTES + 2))
-                scatter_lanes(at + TILE_BLOCK // 2, load_i8x16(w + block * BYTES + 18))
-                store(scales + block * SCALES + r * 4, load_f16(w + block * BYTES))
-        to = out + (start - first) * 4
-        multiply_tile(no_bytes(), 0, scratch, blocks, rows, activations, n, to, out_stride)
+    _tile_rows(matrix, activations, first, last, n, out, out_stride, scratch)
 
 
 @entry

@@ -11,26 +11,21 @@ so that one register holds four columns of eight rows, meets four columns of one
 all lanes, and nothing is summed across lanes.
 """
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import types
 
 from .jit import inlined, kernel
 from .kernels import BLOCK, TILE_ROWS, TILE_TOKENS
-from .records import activations_at
+from .records import activations_at, matrix_at
 from .simd.cpu import current_tier
 from .simd.integer import add_products, parts_of_eight, total_of
 from .simd.vector import (
     fma,
-    i8x16,
     i32x8_to_f32,
-    intrinsic,
     load_f32,
     load_f32x8,
     load_i8x32,
     load_i32,
+    prefetch_later,
     splat_f32x8,
     splat_four_bytes,
     splat_i32x8,
@@ -44,41 +39,10 @@ LANE = 4  # columns of a row that lie together
 PIECE = TILE_ROWS * LANE  # bytes of four columns of all rows
 TILE_BLOCK = BLOCK * TILE_ROWS  # bytes of a block of all rows
 HALF = PIECE // 2
+EIGHT = 8  # rows unpacked at once
 SCALES = TILE_ROWS * 4
 GROUP = 8  # blocks are summed by their number modulo this
 CLASS_BYTES = TILE_TOKENS * TILE_ROWS * 4
-
-
-@intrinsic
-def scatter_lanes(typingctx: Any, address: Any, codes: Any) -> Any:
-    """Four times four bytes of i8x16, each to the next piece of a tile."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        i32, i64 = ir.IntType(32), ir.IntType(64)
-        lanes = builder.bitcast(args[1], ir.VectorType(i32, 4))
-        for i in range(4):
-            at = builder.add(args[0], ir.Constant(i64, i * PIECE))
-            lane = builder.extract_element(lanes, ir.Constant(i32, i))
-            builder.store(lane, builder.inttoptr(at, i32.as_pointer())).align = 4
-        return context.get_dummy_value()
-
-    return types.void(types.int64, i8x16), emit
-
-
-@intrinsic
-def scatter_scales(typingctx: Any, address: Any, values: Any) -> Any:
-    """Eight times four bytes of a vector, each to the scales of the next block."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        i32, i64 = ir.IntType(32), ir.IntType(64)
-        lanes = builder.bitcast(args[1], ir.VectorType(i32, 8))
-        for i in range(8):
-            at = builder.add(args[0], ir.Constant(i64, i * SCALES))
-            lane = builder.extract_element(lanes, ir.Constant(i32, i))
-            builder.store(lane, builder.inttoptr(at, i32.as_pointer())).align = 4
-        return context.get_dummy_value()
-
-    return types.void(types.int64, values), emit
 
 
 @inlined
@@ -188,21 +152,39 @@ def store_sums(classes, rows, n, out, out_stride):
                 store(to + 4 * r, load_f32(classes + 4 * r))
 
 
+@inlined
+def prefetch_lines(address, n):
+    """Ask for n bytes."""
+    for line in range(0, n, 64):
+        prefetch_later(address + line)
+
+
+@inlined
+def share_of(size, parts, n):
+    """Bytes to ask for with each of `parts` pieces of work for each TILE_TOKENS of n tokens."""
+    return size // (parts * (-(-n // TILE_TOKENS))) + 63 & -64
+
+
 @kernel
-def multiply_tile(nothing, offset, tile, blocks, rows, activations, n, out, out_stride):
+def multiply_tile(
+    nothing, offset, tile, blocks, rows, activations, n, out, out_stride, ahead, size
+):
     """out[t, r] = sum of weight * activation, for the `rows` rows of a tile.
 
     A weight is scale * (code - offset); or scale * code + minimum, and offset is None.
     nothing: the empty running sum of the tile's codes. The bytes behind the scales, or the
-    minimums, are used too.
+    minimums, are used too. Meanwhile the `size` bytes at `ahead` are asked for: the rows to come.
     """
     x = activations_at(activations)
     scales = tile + blocks * TILE_BLOCK
     classes = scales + blocks * SCALES * (2 if offset is None else 1)
     if WIDE:
         more = classes + GROUP * CLASS_BYTES
+        share = share_of(size, GROUP, (n + 1) // 2)
         for first in range(0, n, 2 * TILE_TOKENS):
-            for number in range(GROUP):
+            for number in range(unknown(GROUP)):
+                prefetch_lines(ahead, share)
+                ahead += share
                 to, beyond = classes + number * CLASS_BYTES, more + number * CLASS_BYTES
                 sum_wide_class(
                     nothing, offset, tile, scales, number, blocks, GROUP, x, first, n - 1, to,
@@ -213,10 +195,58 @@ def multiply_tile(nothing, offset, tile, blocks, rows, activations, n, out, out_
             to += TILE_TOKENS * out_stride
             store_sums(more, rows, min(TILE_TOKENS, left - TILE_TOKENS), to, out_stride)
         return
+    share = share_of(size, GROUP, n)
     for first in range(0, n, TILE_TOKENS):
         last = n - 1  # a short group repeats its last token and keeps what is its own
         c1, c2, c3 = min(first + 1, last), min(first + 2, last), min(first + 3, last)
-        for number in range(GROUP):
+        for number in range(unknown(GROUP)):  # unrolled, it is eight times the code
+            prefetch_lines(ahead, share)
+            ahead += share
             to = classes + number * CLASS_BYTES
             _sum_class(nothing, offset, tile, scales, number, blocks, x, first, c1, c2, c3, to)
         store_sums(classes, rows, min(TILE_TOKENS, n - first), out + first * out_stride, out_stride)
+
+
+@inlined
+def rows_from(m, first, last):
+    """The addresses of eight rows; the last one stands for those behind it."""
+    data, size, end = m.data, m.row_bytes, last - 1
+    return (
+        data + min(first, end) * size,
+        data + min(first + 1, end) * size,
+        data + min(first + 2, end) * size,
+        data + min(first + 3, end) * size,
+        data + min(first + 4, end) * size,
+        data + min(first + 5, end) * size,
+        data + min(first + 6, end) * size,
+        data + min(first + 7, end) * size,
+    )
+
+
+def tile_of(unpack_rows, nothing, offset):
+    """`tile` of weights as multiply_tile wants them.
+
+    unpack_rows(rows, blocks, codes, scales, minimums): eight rows (see simd/rows.py) to a half of a
+    tile. nothing(): the empty running sum of its codes.
+    """
+
+    @kernel
+    def tile_rows(matrix, activations, first, last, n, out, out_stride, scratch):
+        m = matrix_at(matrix)
+        blocks = m.cols // BLOCK
+        scales = scratch + blocks * TILE_BLOCK
+        minimums = scales + blocks * SCALES
+        for start in range(first, last, EIGHT):
+            number = (start - first) % TILE_ROWS
+            at, n_rows = number * LANE, min(number + EIGHT, last - start + number)
+            unpack_rows(rows_from(m, start, last), blocks, scratch + at, scales + at, minimums + at)
+            if number or start + EIGHT >= last:
+                to = out + (start - number - first) * 4
+                next_rows = m.data + (start + EIGHT) * m.row_bytes
+                n_bytes = min(TILE_ROWS, last - start - EIGHT) * m.row_bytes
+                multiply_tile(
+                    nothing(), offset, scratch, blocks, n_rows, activations, n, to, out_stride,
+                    next_rows, n_bytes,
+                )  # fmt: skip
+
+    return tile_rows

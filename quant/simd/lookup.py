@@ -23,6 +23,11 @@ def _look_up_sixteen(builder: Any, table: Any, numbers: Any) -> Any:
 
 def _look_up(builder: Any, values: list[int], numbers: Any) -> Any:
     lanes = numbers.type.count
+    if lanes > 32:
+        halves = [list(range(i, i + lanes // 2)) for i in (0, lanes // 2)]
+        parts = [shuffle(builder, numbers, numbers, half) for half in halves]
+        low, high = (_look_up(builder, values, part) for part in parts)
+        return shuffle(builder, low, high, list(range(lanes)))
     table = ir.Constant(numbers.type, values * (lanes // 16))
     if _X86:
         name = {16: "llvm.x86.ssse3.pshuf.b.128", 32: "llvm.x86.avx2.pshuf.b"}[lanes]
@@ -42,7 +47,7 @@ def _look_up(builder: Any, values: list[int], numbers: Any) -> Any:
 
 
 def lookup16(values: tuple[int, ...]) -> Any:
-    """An intrinsic: numbers 0..15, i8x16 or i8x32, to those of these 16 int8 values."""
+    """An intrinsic: numbers 0..15, sixteen or more int8, to those of these 16 int8 values."""
 
     @intrinsic
     def look_up(typingctx: Any, numbers: Any) -> Any:

@@ -139,17 +139,23 @@ def store(typingctx: Any, address: Any, value: Any) -> Any:
     return types.void(types.int64, value), emit
 
 
-@intrinsic
-def prefetch(typingctx: Any, address: Any) -> Any:
-    """Ask for a cache line that will be read soon; any address may be named."""
+def _prefetcher(locality: int, words: str) -> Any:
+    def fetch(typingctx: Any, address: Any) -> Any:
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+            options = [ir.Constant(_I32, n) for n in (0, locality, 1)]  # read, levels, data
+            call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *options])
+            return context.get_dummy_value()
 
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
-        options = [ir.Constant(_I32, n) for n in (0, 3, 1)]  # read, keep in all levels, data
-        call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *options])
-        return context.get_dummy_value()
+        return types.void(types.int64), emit
 
-    return types.void(types.int64), emit
+    fetch.__doc__ = words
+    return intrinsic(fetch)
+
+
+# Ask for a cache line; any address may be named.
+prefetch = _prefetcher(3, "One that will be read soon.")
+prefetch_later = _prefetcher(2, "One that will be read later: not to the first level.")
 
 
 @intrinsic
@@ -180,7 +186,7 @@ def _splatter(kind: Vector) -> Any:
 
 splat_f32x16, splat_f32x8 = _splatter(f32x16), _splatter(f32x8)
 splat_i32x16, splat_i32x8 = _splatter(i32x16), _splatter(i32x8)
-splat_i8x16 = _splatter(i8x16)
+splat_i8x32, splat_i8x16 = _splatter(i8x32), _splatter(i8x16)
 
 
 @intrinsic

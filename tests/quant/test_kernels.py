@@ -106,7 +106,7 @@ def test_a_product_equals_float64_over_the_same_numbers(fmt, cols, kind):
 
 
 @pytest.mark.parametrize(("fmt", "cols"), CASES, ids=lambda v: getattr(v, "name", v))
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 9])
 def test_dot_and_tile_agree_to_the_last_bit(fmt, cols, n):
     product = Product(fmt, rows=35, cols=cols, n=n)
     assert np.array_equal(product.run("dot"), product.run("tile"))
