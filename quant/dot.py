@@ -99,6 +99,9 @@ def dot_of(size, ahead, load_group, add_group):
             prefetch(w + ahead + line)
         return load_group(w if w < end else spare)
 
+    # There is always a group and a token: loops that end behind them are compiled once, others
+    # once more for the case that there is none.
+
     @kernel
     def dot_one(w, end, last, spare, x):
         """The product with one token: f32x8, not yet summed."""
@@ -142,7 +145,7 @@ def dot_of(size, ahead, load_group, add_group):
                 store(to, sum_lanes(dot_one(w, end, last_w, spare, x)))
                 continue
             for start in range(0, n, TOKENS):
-                some = unknown(TOKENS if n - start > TOKENS else n - start)
+                some = unknown(TOKENS if n - start > TOKENS else n - start)  # not unrolled
                 at = start * per_token
                 dot_some(w, end, last_w, spare, x, at, per_token, sums, sums + some * SUMS)
                 t = 0
