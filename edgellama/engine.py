@@ -398,22 +398,21 @@ def _n_outputs(reading: Reading, n_rows: int, guesses: Sequence[int]) -> int:
 def _batch(rows: Sequence[tuple[Reading, int]], guesses: Sequence[int]) -> Batch:
     """The rows of one step; guesses stand behind the only request's pending id."""
     tokens: list[int] = []
-    positions: list[NDArray[np.int32]] = []
-    sequences: list[NDArray[np.int32]] = []
-    wanted: list[NDArray[np.bool_]] = []
+    positions: list[int] = []
+    sequences: list[int] = []
+    wanted: list[bool] = []
     for reading, n in rows:
         start = reading.n_read
         ids = [*reading.tokens[start : start + n], *guesses]
-        mask = np.full(len(ids), reading.wanted != "last")
-        if n == reading.n_pending:
-            mask[n - 1 :] = True
         tokens += ids
-        positions.append(np.arange(start, start + len(ids), dtype=np.int32))
-        sequences.append(np.full(len(ids), reading.sequence, np.int32))
-        wanted.append(mask)
+        positions += range(start, start + len(ids))
+        sequences += [reading.sequence] * len(ids)
+        at_end = n == reading.n_pending  # then the last id, and what is guessed behind it
+        wanted += [reading.wanted != "last"] * (n - 1)
+        wanted += [at_end or reading.wanted != "last"] * (len(ids) - n + 1)
     return Batch(
         np.array(tokens, np.int32),
-        np.concatenate(positions),
-        np.concatenate(sequences),
-        np.concatenate(wanted),
+        np.array(positions, np.int32),
+        np.array(sequences, np.int32),
+        np.array(wanted, np.bool_),
     )

@@ -17,6 +17,8 @@ class StopStrings:
 
     def push(self, text: str) -> tuple[str, bool]:
         """(text to show, whether a stop string was reached)."""
+        if not self._strings:
+            return text, False
         text = self._held + text
         found = [at for at in (text.find(stop) for stop in self._strings) if at >= 0]
         if found:

@@ -143,15 +143,17 @@ class CpuBackend:
     def _lengths_after(self, batch: Batch) -> dict[int, int]:
         """How long each sequence will be; refuses rows that do not continue it."""
         lengths: dict[int, int] = {}
-        for sequence in np.unique(batch.sequences):
-            positions = batch.positions[batch.sequences == sequence]
-            start = self.cache.length(int(sequence))
-            if not np.array_equal(positions, np.arange(start, start + len(positions))):
+        rows = zip(batch.sequences.tolist(), batch.positions.tolist(), strict=True)
+        for sequence, position in rows:
+            held = lengths.get(sequence)
+            if held is None:
+                held = self.cache.length(sequence)
+            if position != held:
                 raise InvalidRequest(
-                    f"sequence {sequence} holds {start} tokens; its rows must continue there, one "
-                    f"position after the other, but begin at {positions[0]}"
+                    f"sequence {sequence} holds {held} tokens; its rows must continue there, one "
+                    f"position after the other, but one has position {position}"
                 )
-            lengths[int(sequence)] = start + len(positions)
+            lengths[sequence] = held + 1
         return lengths
 
     def _run(
