@@ -50,7 +50,7 @@ def _turn(builder: Any, rows: list[Any]) -> Any:
         ab, cd = shuffle(builder, a, b, half), shuffle(builder, c, d, half)
         lanes += [shuffle(builder, ab, cd, first), shuffle(builder, ab, cd, second)]
     pairs = [shuffle(builder, lanes[i], lanes[i + 1], list(range(16))) for i in (0, 2)]
-    return shuffle(builder, *pairs, list(range(32)))
+    return shuffle(builder, pairs[0], pairs[1], list(range(32)))
 
 
 @intrinsic
@@ -76,7 +76,8 @@ def load_f16_of_rows(typingctx: Any, rows: Any, offset: Any) -> Any:
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         halves = ir.Constant(ir.VectorType(_I16, ROWS), ir.Undefined)
-        for i, pointer in enumerate(_pointers(builder, *args, _I16)):
+        rows, offset = args
+        for i, pointer in enumerate(_pointers(builder, rows, offset, _I16)):
             half = builder.load(pointer, align=1)
             halves = builder.insert_element(halves, half, ir.Constant(_I32, i))
         return widen(builder, halves)
