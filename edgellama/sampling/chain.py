@@ -22,7 +22,7 @@ from .filters import min_p, top_k, top_n_sigma, top_p, typical, xtc
 from .memory import Memory
 from .mirostat import mirostat
 from .params import LogitsFunction, SamplingParams
-from .penalties import penalize
+from .penalties import penalize, penalizes
 from .temperature import scale, scale_by_entropy
 
 
@@ -31,11 +31,6 @@ class Link(NamedTuple):
 
     acts: Callable[[SamplingParams], bool]  # whether it does anything
     apply: Callable[[Candidates, SamplingParams, Memory], Candidates]
-
-
-def _penalizes(p: SamplingParams) -> bool:
-    penalties = (p.repeat_penalty - 1, p.presence_penalty, p.frequency_penalty)
-    return p.repeat_last_n != 0 and any(penalties)
 
 
 def _penalize(c: Candidates, p: SamplingParams, m: Memory) -> Candidates:
@@ -54,7 +49,7 @@ def _temper(c: Candidates, p: SamplingParams, m: Memory) -> Candidates:
 
 
 LINKS = {
-    "penalties": Link(_penalizes, _penalize),
+    "penalties": Link(penalizes, _penalize),
     "dry": Link(lambda p: p.dry_multiplier > 0 and p.dry_penalty_last_n != 0, _dry),
     "top_n_sigma": Link(lambda p: p.top_n_sigma > 0, lambda c, p, m: top_n_sigma(c, p.top_n_sigma)),
     "top_k": Link(lambda p: p.top_k > 0, lambda c, p, m: top_k(c, p.top_k)),

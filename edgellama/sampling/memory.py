@@ -11,7 +11,7 @@ from edgellama.tokenizer import Tokenizer
 from .dry import Breakers, find_repeats
 from .mirostat import Mirostat
 from .params import SamplingParams
-from .penalties import Window
+from .penalties import Window, penalizes
 
 
 class Memory:
@@ -24,6 +24,7 @@ class Memory:
         self.seen = array("q", prompt)
         self._n_prompt = len(prompt)
         self.recent = Window(self.seen, params.repeat_last_n)
+        self._counts = penalizes(params)
         self.mirostat = Mirostat(params.mirostat_tau, params.mirostat_eta)
         self.excludes_top = False  # whether xtc has its way with the next token
         self._dry_last_n = params.dry_penalty_last_n
@@ -36,12 +37,14 @@ class Memory:
 
     def push(self, id: int) -> None:
         self.seen.append(id)
-        self.recent.grow()
+        if self._counts:
+            self.recent.grow()
 
     def undo(self, n: int) -> None:
         assert n <= len(self.seen) - self._n_prompt, "more is undone than was chosen"
         for _ in range(n):
-            self.recent.shrink()
+            if self._counts:
+                self.recent.shrink()
             self.seen.pop()
         self.mirostat.undo(n)
 

@@ -7,6 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from .candidates import Candidates
+from .params import SamplingParams
+
+
+def penalizes(params: SamplingParams) -> bool:
+    """Whether the link does anything."""
+    penalties = (params.repeat_penalty - 1, params.presence_penalty, params.frequency_penalty)
+    return params.repeat_last_n != 0 and any(penalties)
 
 
 def penalize(
