@@ -59,9 +59,11 @@ def main() -> None:
     ):
         for repeats, name in ((True, "repeats its prompt"), (False, "says what it likes")):
             ratios, rates = [], []
-            for _ in range(args.rounds + 1):
-                ours = decode(guessing, args.tokens, repeats=repeats)
-                theirs = decode(plain, args.tokens, repeats=repeats)
+            for i in range(args.rounds + 1):  # who begins changes from round to round
+                first, second = (guessing, plain) if i % 2 else (plain, guessing)
+                one = decode(first, args.tokens, repeats=repeats)
+                other = decode(second, args.tokens, repeats=repeats)
+                ours, theirs = (one, other) if i % 2 else (other, one)
                 pair = ours.timings.predicted_per_second, theirs.timings.predicted_per_second
                 rates.append(pair)
                 ratios.append(pair[0] / pair[1])

@@ -137,6 +137,8 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    # The engine asks for the interpreter after every step: not behind 5 ms of answers on their way.
+    sys.setswitchinterval(5e-4)
     from edgellama.server.run import Server
 
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(message)s")
