@@ -5,7 +5,8 @@
     ├── CheckpointRefused   an official checkpoint is damaged, unknown, or wants to run code
     ├── ContextFull         more tokens than the context holds
     ├── ResourceError       memory, disk or address space is not there
-    │   └── Overloaded      more requests wait already than may wait
+    │   ├── Overloaded      more requests wait already than may wait
+    │   └── ModelChanged    the model's file was written to after it was opened
     └── InvalidRequest      a caller's argument: unknown option, id out of range, empty prompt
 
 A message says what was found, what was expected and what to do. The library raises; the command
@@ -44,6 +45,10 @@ class Overloaded(ResourceError):
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class ModelChanged(ResourceError):
+    """The file of an open model was written to or cut off; it must be opened again."""
 
 
 class InvalidRequest(EdgellamaError, ValueError):

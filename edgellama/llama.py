@@ -31,7 +31,7 @@ from .chat import ChatFormat, Messages, find_chat_format
 from .config import ModelConfig
 from .embedding import POOLINGS, pool
 from .engine import Engine, EngineStatus
-from .errors import InvalidRequest, ResourceError
+from .errors import InvalidRequest, ModelChanged, ResourceError
 from .generate import Generation
 from .gguf import GGUFFile
 from .prefix_store import PrefixStore, key_of
@@ -110,6 +110,7 @@ class Llama:
         with ExitStack() as stack:
             self.path = stack.enter_context(shipped_model()) if path is None else Path(path)
             file = stack.enter_context(GGUFFile(self.path))
+            self._files = {path: path.stat() for path in file.paths}
             self.config = ModelConfig.from_gguf(file)
             self.tokenizer = load_tokenizer(file.metadata)
             if chat_format is not None:
@@ -199,6 +200,7 @@ class Llama:
         ResourceError when memory is short.
         """
         checked = self._check_prompt(ids)
+        self.check_file()
         try:
             return self._engine.logits(checked)
         except MemoryError:
@@ -229,6 +231,7 @@ class Llama:
             )
             for text in ([texts] if isinstance(texts, str) else texts)
         ]
+        self.check_file()
         vectors = [pool(rows, pooling, normalize) for rows in self._engine.hidden(prompts)]
         return np.array(vectors, np.float32).reshape(len(vectors), self.config.dim)
 
@@ -279,6 +282,7 @@ class Llama:
             shift_keep=n_first if context_policy == "shift" else None,
             speculate=self._speculate,
         )
+        self.check_file()
         return self._engine.submit(request, report)
 
     def chat(
@@ -375,11 +379,32 @@ class Llama:
             shift_keep=shift_keep,
             speculate=self._speculate,
         )
+        self.check_file()
         return self._engine.submit(request, report)
 
     def count_tokens(self, messages: Messages, tools: Tools = ()) -> int:
         """Tokens of a conversation as the model reads it, up to where it would answer."""
         return len(self._chat_prompt(messages, tools))
+
+    def check_file(self) -> None:
+        """Raise ModelChanged if the file was written to since it was opened; requests do it first.
+
+        A file that was removed, or replaced by another of its name, stays as it was for those who
+        opened it.
+        """
+        for path, before in self._files.items():
+            try:
+                now = path.stat()
+            except OSError:
+                continue
+            if (now.st_dev, now.st_ino) == (before.st_dev, before.st_ino) and (
+                (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
+            ):
+                raise ModelChanged(
+                    f"{path}: was written to after it was opened ({before.st_size:,} bytes then,"
+                    f" {now.st_size:,} now); open it again. To replace a model in use, write the"
+                    " new one beside it and rename it"
+                )
 
     def status(self) -> EngineStatus:
         """What is running and waiting, and sums since the start."""

@@ -10,6 +10,7 @@ from edgellama.errors import (
     ContextFull,
     EdgellamaError,
     InvalidRequest,
+    ModelChanged,
     Overloaded,
     ResourceError,
 )
@@ -86,6 +87,8 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(400, message, code="invalid_value", param=_named_field(message))
     if isinstance(error, Overloaded):
         return ApiError(503, message, code="overloaded", headers=retry_after(error.retry_after))
+    if isinstance(error, ModelChanged):
+        return ApiError(503, message, code="model_changed", headers=retry_after(1))
     if isinstance(error, ResourceError | MemoryError):
         words = message or "there is not enough memory"
         return ApiError(503, words, code="no_resources", headers=retry_after(5))

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic, time
 
-from edgellama.errors import Overloaded
+from edgellama.errors import ModelChanged, Overloaded
 from edgellama.llama import Llama
 
 from .failures import ApiError
@@ -87,6 +87,12 @@ class LoadedModels:
                     place.opening = asyncio.create_task(self._open(name, place))
                 # Shielded: others may wait for it too, when the client that began it has left.
                 await asyncio.shield(place.opening)
+            try:
+                place.llama.check_file()
+            except ModelChanged:
+                if place.users == 1:  # who asks next has it opened again
+                    await self._close(name)
+                raise
             yield place.llama
         finally:
             place.users -= 1

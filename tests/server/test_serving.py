@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from running_server import Running, request
 
@@ -236,6 +238,34 @@ def test_a_file_that_cannot_be_loaded_is_an_error_of_its_own_requests(
     assert answer["error"]["code"] == "model_failed"
     assert "broken.gguf" in answer["error"]["message"]
     assert complete(server, "one")[0] == 200
+
+
+def test_a_file_that_is_written_to_is_told_of_and_opened_again(
+    start_server: Callable[..., Running], tiny_llama: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(tiny_llama, tmp_path / "own.gguf"))
+    client = start_server(models={"own": path}, llama={"n_ctx": 128}).client()
+
+    def ask() -> str:
+        answer = client.completions.create(model="own", prompt="hello", max_tokens=4, temperature=0)
+        return answer.choices[0].text
+
+    expected = ask()
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(openai.InternalServerError, match="was written to") as refusal:
+        ask()
+    assert (refusal.value.status_code, refusal.value.code) == (503, "model_changed")
+    assert ask() == expected
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    with pytest.raises(openai.InternalServerError, match="was written to"):
+        ask()
+    with pytest.raises(openai.APIStatusError, match=r"incomplete|truncated|bytes"):
+        ask()
+    os.replace(shutil.copy(tiny_llama, tmp_path / "new.gguf"), path)
+    assert ask() == expected
+    os.replace(shutil.copy(tiny_llama, tmp_path / "new.gguf"), path)  # the old one goes on
+    assert ask() == expected
 
 
 def test_metrics_count_what_was_done(start_server: Callable[..., Running]) -> None:
