@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from .prefix_store import PrefixStore
 from .requests import Answering, Embedding, Reading, Request, Scoring
 from .schedule import share_rows
 from .slots import Slots, common_prefix
-from .speculation import Costs, Drafter, PromptLookup, Speculation
+from .speculation import MOST_GUESSES, Costs, Drafter, PromptLookup, Speculation
 from .stream import Stream
 from .tokenizer import Tokenizer
 
@@ -180,10 +181,11 @@ class Engine:
             thread.join()
         self._backend.close()
 
-    def _enqueue(self, reading: Reading, stream: Stream, *, patient: bool = False) -> None:  # type: ignore[type-arg]
+    def _enqueue(self, reading: Reading, stream: Stream[Any], *, patient: bool = False) -> None:
         if self._pid != os.getpid():  # forked: the requests are the parent's
             self._queue.clear()
             self._active.clear()
+            self._speculations.clear()
             self._slots.reset()
             self._prepare_threading()
         with self._changed:
@@ -372,7 +374,7 @@ class Engine:
         return max(min(max(fitting, least) + company, most), min(len(readings), most))
 
     def _measure(self, n_rows: int, n_readings: int, elapsed: float) -> None:
-        if n_readings == 1 and n_rows <= 1 + 8:
+        if n_readings == 1 and n_rows <= 1 + MOST_GUESSES:
             self._costs.note(n_rows, elapsed)
         if n_rows >= CHUNK_ROWS[0]:
             row_s = elapsed / n_rows

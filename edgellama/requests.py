@@ -9,6 +9,7 @@ text, `Scoring` keeps the logits of every id, `Embedding` the hidden states.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -55,7 +56,7 @@ class Request:
     speculate: bool = True
 
 
-class Reading:
+class Reading(ABC):
     """A list of ids that is read step by step: what all kinds of requests are."""
 
     wanted: Wanted = "last"
@@ -69,24 +70,25 @@ class Reading:
         return len(self.tokens) - self.n_read
 
     @property
+    @abstractmethod
     def cancelled(self) -> bool:
-        raise NotImplementedError
+        """Whether nobody wants the rest."""
 
     def begin(self, sequence: int, n_read: int) -> None:
         """It has got a sequence that holds the first `n_read` ids."""
         self.sequence, self.n_read = sequence, n_read
 
+    @abstractmethod
     def take(self, rows: NDArray[np.float32], guesses: Sequence[int] = ()) -> None:
         """What a step computed for the ids that were read last; n_read counts them already.
 
         "last": logits (1 + guesses, vocab_size), none while there are pending ids; `guesses` were
         read behind the last id. "all": logits of each id. "hidden": hidden states (n, dim).
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self, error: BaseException | None = None) -> None:
         """Nothing more will be computed for it."""
-        raise NotImplementedError
 
 
 class Answering(Reading):

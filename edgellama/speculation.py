@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from .backends import Backend, Batch
+from .slots import common_prefix
 
 MOST_GUESSES = 8
 NGRAM = 3  # ids that must have stood together before
@@ -66,24 +67,18 @@ class DraftModel:
         n = min(n, self._backend.n_ctx - len(tokens))
         if n <= 0:
             return []
-        common = 0
-        for a, b in zip(self._held, tokens, strict=False):
-            if a != b:
-                break
-            common += 1
-        common = min(common, len(tokens) - 1)
+        common = min(common_prefix(self._held, tokens), len(tokens) - 1)
         self._backend.rewind(0, common)
-        self._held = list(tokens)
+        self._held = list(tokens[:common])
         ids = list(tokens[common:])
         proposed: list[int] = []
         while True:
-            start = len(self._held) - len(ids)
-            logits = self._backend.forward(Batch.of(ids, 0, start))
+            logits = self._backend.forward(Batch.of(ids, 0, len(self._held)))
+            self._held += ids
             proposed.append(int(np.argmax(logits[0])))
             if len(proposed) == n:
                 return proposed
             ids = proposed[-1:]
-            self._held += ids
 
 
 class Costs:
