@@ -44,7 +44,7 @@ def _check(fmt: "Format", x: F32) -> None:
 
 
 def _relative(importance: npt.ArrayLike | None, cols: int) -> F32:
-    """(cols,) float32 with mean 1."""
+    """(cols,) float32 with mean 1; columns that nobody tells apart count 1 each."""
     if importance is None:
         return np.ones(cols, np.float32)
     given = np.asarray(importance, np.float64)
@@ -52,8 +52,9 @@ def _relative(importance: npt.ArrayLike | None, cols: int) -> F32:
         raise ValueError(f"expected the importance of {cols} columns, found shape {given.shape}")
     if not (np.isfinite(given) & (given >= 0)).all():
         raise ValueError("expected an importance of numbers >= 0; found others among them")
-    mean = given.mean() if given.any() else 1.0
-    return (given / mean + LEAST_IMPORTANCE).astype(np.float32)
+    if not given.any():
+        return np.ones(cols, np.float32)
+    return np.maximum(given / given.mean(), LEAST_IMPORTANCE).astype(np.float32)
 
 
 def _quantize_chunk(fmt: "Format", x: F32, weights: F32, packed: Bytes) -> None:
