@@ -42,6 +42,18 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="GGUF file (default: the small model that ships with edgellama)",
     )
     group = parser.add_argument_group("model")
+    add_loading_options(group)
+    group.add_argument(
+        "--backend",
+        default="cpu",
+        metavar="NAME",
+        help="cpu, or reference: plain numpy, slow, for comparisons (default: %(default)s)",
+    )
+    add_speed_options(parser)
+
+
+def add_loading_options(group: argparse._ArgumentGroup) -> None:
+    """How any command that answers loads its models."""
     group.add_argument(
         "--ctx",
         type=int,
@@ -56,13 +68,6 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="TYPE",
         help="keys and values as f16 or q8_0, half the memory (default: %(default)s)",
     )
-    group.add_argument(
-        "--backend",
-        default="cpu",
-        metavar="NAME",
-        help="cpu, or reference: plain numpy, slow, for comparisons (default: %(default)s)",
-    )
-    add_speed_options(parser)
 
 
 def add_speed_options(parser: argparse.ArgumentParser) -> None:

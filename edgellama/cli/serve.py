@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgellama.errors import InvalidRequest
 from edgellama.prefix_store import PrefixStore
 
-from .options import add_speed_options, note, open_prefix_store, read_text_file
+from .options import add_loading_options, add_speed_options, note, open_prefix_store, read_text_file
 
 if TYPE_CHECKING:
     from edgellama.server.settings import Settings
@@ -75,14 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--ctx",
-        type=int,
-        default=4096,
-        metavar="N",
-        help="tokens of context of each answer; 0: as many as the model was trained for"
-        " (default: %(default)s)",
-    )
+    add_loading_options(group)
     group.add_argument(
         "--parallel",
         type=int,
@@ -96,13 +89,6 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
         default=32,
         metavar="N",
         help="requests that may wait for that; more are told to come again (default: %(default)s)",
-    )
-    group.add_argument("--threads", type=int, metavar="N", help="default: what suits the machine")
-    group.add_argument(
-        "--kv-type",
-        default="f16",
-        metavar="TYPE",
-        help="keys and values as f16 or q8_0, half the memory (default: %(default)s)",
     )
     group.add_argument(
         "--chat-format", metavar="NAME", help="a built-in one in place of the file's own"
