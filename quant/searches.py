@@ -54,7 +54,8 @@ def _relative(importance: npt.ArrayLike | None, cols: int) -> F32:
         raise ValueError("expected an importance of numbers >= 0; found others among them")
     if not given.any():
         return np.ones(cols, np.float32)
-    return np.maximum(given / given.mean(), LEAST_IMPORTANCE).astype(np.float32)
+    relative: F32 = np.maximum(given / given.mean(), LEAST_IMPORTANCE).astype(np.float32)
+    return relative
 
 
 def _quantize_chunk(fmt: "Format", x: F32, weights: F32, packed: Bytes) -> None:
