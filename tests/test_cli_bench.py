@@ -14,7 +14,7 @@ from edgellama import cli
 from edgellama.backends import Backend, Batch
 from edgellama.cli import bench
 from edgellama.gguf import GGUFFile
-from edgellama.quant import jit
+from edgellama.quant import cache_folder
 from edgellama.random_llama import Shape
 
 QUICK = ["-p", "8", "-n", "4", "-r", "2"]
@@ -162,20 +162,20 @@ def test_senseless_options_are_a_wrong_command_line(
 
 
 def test_warmup_compiles_once_and_says_where(capsys: pytest.CaptureFixture[str]) -> None:
-    if jit.CACHE_FOLDER is None:
+    if cache_folder.CACHE_FOLDER is None:
         pytest.skip("kernels cannot be kept here")
     assert call(capsys, "warmup", "--formats", "f32")[0] == 0
     status, out, err = call(capsys, "warmup", "--formats", "F32")
     assert (status, err) == (0, "")
     assert ", 0 of them compiled in " in out
-    assert str(jit.CACHE_FOLDER) in out
+    assert str(cache_folder.CACHE_FOLDER) in out
 
 
 def test_warmup_without_a_folder_is_an_error(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jit, "CACHE_FOLDER", None)
-    monkeypatch.setattr(jit, "CACHE_REFUSAL", "/x belongs to another user")
+    monkeypatch.setattr(cache_folder, "CACHE_FOLDER", None)
+    monkeypatch.setattr(cache_folder, "CACHE_REFUSAL", "/x belongs to another user")
     status, out, err = call(capsys, "warmup")
     assert (status, out) == (1, "")
     assert "nothing can be kept: /x belongs to another user; set EDGELLAMA_CACHE_DIR" in err
