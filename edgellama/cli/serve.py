@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgellama.errors import InvalidRequest
-from edgellama.prefix_store import PrefixStore
 
-from .options import add_loading_options, add_speed_options, note, open_prefix_store, read_text_file
+from .options import add_loading_options, add_speed_options, note, read_text_file
 
 if TYPE_CHECKING:
     from edgellama.server.settings import Settings
@@ -120,27 +119,29 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
         help="unload a model that nobody asked for so many seconds; 0: never"
         " (default: %(default)s)",
     )
+    group.add_argument(
+        "--in-process",
+        action="store_true",
+        help="compute in the server's own process: some memory less, but its death ends the server",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    # The engine asks for the interpreter after every step: not behind 5 ms of answers on their way.
-    sys.setswitchinterval(5e-4)
     from edgellama.server.run import Server
 
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("edgellama.server").setLevel(logging.DEBUG if args.debug else logging.INFO)
-    with open_prefix_store(args) as store:
-        settings = _settings(args, store)
-        server = Server(settings)
+    settings = _settings(args)
+    server = Server(settings)
 
-        def ready() -> None:
-            print(f"edgellama serves {', '.join(settings.models)} at {server.address}/v1")
-            print(f"The page is at {server.address}/  (Ctrl-C ends it)", flush=True)
+    def ready() -> None:
+        print(f"edgellama serves {', '.join(settings.models)} at {server.address}/v1")
+        print(f"The page is at {server.address}/  (Ctrl-C ends it)", flush=True)
 
-        return 130 if server.run(ready) else 0
+    return 130 if server.run(ready) else 0
 
 
-def _settings(args: argparse.Namespace, store: PrefixStore | None) -> "Settings":
+def _settings(args: argparse.Namespace) -> "Settings":
     from edgellama.server.settings import Settings, models_of
 
     models = models_of(args.models)
@@ -166,10 +167,11 @@ def _settings(args: argparse.Namespace, store: PrefixStore | None) -> "Settings"
             "chat_format": args.chat_format,
             "draft": args.draft,
             "speculate": not args.no_speculation,
-            "prefix_store": store,
             "deterministic": args.deterministic,
-            "progress": note if sys.stderr.isatty() else None,
         },
+        prefix_cache=args.prefix_cache,
+        progress=note if sys.stderr.isatty() else None,
+        own_process=not args.in_process,
     )
 
 

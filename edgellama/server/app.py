@@ -1,8 +1,7 @@
 """The application: which path is whose, around the models of one server."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from starlette.applications import Starlette
@@ -25,6 +24,7 @@ from . import (
 from .door import Door
 from .failures import ApiError
 from .loaded_models import LoadedModels
+from .prometheus import Counts
 from .settings import Settings
 
 ROUTES = (
@@ -45,8 +45,17 @@ ROUTES = (
 )
 
 
-def create_app(settings: Settings, loaded: LoadedModels) -> Starlette:
-    """The ASGI application; it closes the models when it ends."""
+def create_app(settings: Settings, loaded: LoadedModels, counts: Counts | None = None) -> Starlette:
+    """The whole ASGI application; it closes the models when it ends."""
+    counts = counts or Counts()
+    door = Middleware(Door, settings=settings, answered=counts.answered)
+    return create_inner_app(loaded, [door], counts)
+
+
+def create_inner_app(
+    loaded: LoadedModels, middleware: Sequence[Middleware], counts: Counts | None = None
+) -> Starlette:
+    """The same behind another door. counts: what is counted there, where /metrics tells of it."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -59,17 +68,15 @@ def create_app(settings: Settings, loaded: LoadedModels) -> Starlette:
                 await unloading
             await loaded.close()
 
-    answered: Counter[int] = Counter()  # by status
     app = Starlette(
         routes=[Route(path, handler, methods=[method]) for method, path, handler in ROUTES],
-        middleware=[Middleware(Door, settings=settings, answered=answered)],
+        middleware=middleware,
         exception_handlers={HTTPException: _no_route},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
     app.state.models = loaded
-    app.state.answered = answered
-    app.state.connections = ()  # replaced by whoever keeps them
+    app.state.counts = counts
     app.state.prefix_store = None
     return app
 

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import strict_json
 from .access import Access
-from .failures import ApiError, as_api_error
+from .failures import ApiError, tell
 from .settings import Settings
 
 MAX_BODY_BYTES = 8 << 20
@@ -60,9 +60,7 @@ class Door:
             await answer.fail(ApiError(503, "the server is shutting down", code="shutting_down"))
             raise
         except Exception as error:
-            told = as_api_error(error)
-            if told.status == 500:
-                log.error("%s in %s", _place_of(error), _path(scope), exc_info=_debug(error))
+            told = tell(error, _path(scope))
             self._add_cors(answer, headers)
             await answer.fail(told)
         finally:
@@ -277,17 +275,3 @@ def _path(scope: Scope) -> str:
 
 def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)[:100]
-
-
-def _place_of(error: Exception) -> str:
-    """Kind and place of an error, without its words, which may quote a prompt."""
-    trace = error.__traceback__
-    place = ""
-    while trace is not None:
-        place = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return f"{type(error).__name__}{place}"
-
-
-def _debug(error: Exception) -> Exception | None:
-    return error if log.isEnabledFor(logging.DEBUG) else None

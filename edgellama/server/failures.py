@@ -3,6 +3,7 @@
 {"error": {"message": words, "type": family, "param": field or null, "code": short name}}
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from edgellama.errors import (
     Overloaded,
     ResourceError,
 )
+
+log = logging.getLogger("edgellama.server")
 
 
 class ApiError(EdgellamaError):
@@ -35,6 +38,21 @@ class ApiError(EdgellamaError):
         self.param = param
         self.headers = dict(headers or {})
         self.details = details
+
+    def as_plain(self) -> dict[str, Any]:
+        """What `from_plain` makes the same of, in another process."""
+        return {
+            "status": self.status,
+            "message": str(self),
+            "code": self.code,
+            "param": self.param,
+            "headers": self.headers,
+            **self.details,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "ApiError":
+        return cls(**plain)
 
     @property
     def body(self) -> dict[str, Any]:
@@ -68,6 +86,18 @@ class FieldError(InvalidRequest):
         self.code = code
 
 
+def tell(error: Exception, path: str) -> ApiError:
+    """What a client is told; the log names what a model or we did wrong.
+
+    path: of the request, as the log may show it.
+    """
+    told = as_api_error(error)
+    if told.status == 500 and told is not error:
+        debug = log.isEnabledFor(logging.DEBUG)
+        log.error("%s in %s", _place_of(error), path, exc_info=error if debug else None)
+    return told
+
+
 def as_api_error(error: Exception) -> ApiError:
     """What a client is told of an error; of an unexpected one, only that there was one."""
     if isinstance(error, ApiError):
@@ -97,6 +127,16 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, EdgellamaError):
         return ApiError(500, message, code="model_failed")
     return ApiError(500, "an unexpected error; the server's log names it", code="unexpected")
+
+
+def _place_of(error: Exception) -> str:
+    """Kind and place of an error, without its words, which may quote a prompt."""
+    trace = error.__traceback__
+    place = ""
+    while trace is not None:
+        place = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return f"{type(error).__name__}{place}"
 
 
 def retry_after(seconds: float) -> dict[str, str]:

@@ -1,17 +1,10 @@
-"""GET /health and /metrics, the latter in Prometheus' text format.
+"""GET /health and /metrics, the latter in Prometheus' text format."""
 
-https://prometheus.io/docs/instrumenting/exposition_formats
-"""
-
-from collections import Counter
-from collections.abc import Iterator
-from typing import Any
-
-import psutil
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
 from .exchange import models_of, reply
+from .prometheus import MEDIA_TYPE, Counts, escape, metric, process_lines
 
 # name, type, help, field of EngineStatus
 _ENGINE = (
@@ -43,34 +36,18 @@ async def health(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
+    """What the engine counts; and what the server does, unless that is another process."""
     models = [(name, llama.status()) for name, llama in models_of(request).open_now()]
     lines: list[str] = []
     for name, kind, help, field in _ENGINE:
-        samples = [(f'{{model="{_escape(m)}"}}', getattr(s, field)) for m, s in models]
-        lines += _metric(name, kind, help, samples)
-    lines += _metric("models_loaded", "gauge", "Models in memory", [("", len(models))])
-    answered: Counter[int] = request.app.state.answered
-    samples = [(f'{{status="{status}"}}', n) for status, n in sorted(answered.items())]
-    lines += _metric("http_requests_total", "counter", "HTTP requests by status", samples)
+        samples = [(f'{{model="{escape(m)}"}}', getattr(s, field)) for m, s in models]
+        lines += metric(name, kind, help, samples)
+    lines += metric("models_loaded", "gauge", "Models in memory", [("", len(models))])
     store = request.app.state.prefix_store
     for name, kind, help, field in _STORE if store is not None else ():
-        lines += _metric(name, kind, help, [("", getattr(store, field))])
-    n_connections = len(request.app.state.connections)
-    lines += _metric("connections", "gauge", "Open connections", [("", n_connections)])
-    process = psutil.Process()
-    with process.oneshot():
-        rss, threads = process.memory_info().rss, process.num_threads()
-    lines += _metric("resident_memory_bytes", "gauge", "Memory in use", [("", rss)])
-    lines += _metric("threads", "gauge", "Threads of the process", [("", threads)])
-    return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
-
-
-def _metric(name: str, kind: str, help: str, samples: list[tuple[str, Any]]) -> Iterator[str]:
-    yield f"# HELP edgellama_{name} {help}."
-    yield f"# TYPE edgellama_{name} {kind}"
-    for labels, value in samples:
-        yield f"edgellama_{name}{labels} {value}"
-
-
-def _escape(label: str) -> str:
-    return label.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+        lines += metric(name, kind, help, [("", getattr(store, field))])
+    lines += process_lines()
+    counts: Counts | None = request.app.state.counts
+    if counts is not None:
+        lines += counts.lines()
+    return Response("\n".join(lines) + "\n", headers={"content-type": MEDIA_TYPE})

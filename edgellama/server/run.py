@@ -6,22 +6,22 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any, Protocol
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from edgellama.errors import ResourceError
-from edgellama.llama import Llama
 
-from .app import create_app
-from .loaded_models import LoadedModels
+from .door import Door
+from .prometheus import Counts
+from .relay import Relay
 from .settings import Settings
 from .transport import KEEP_ALIVE_SECONDS, MAX_HEAD_BYTES, GuardedProtocol
+from .worker import Worker
 
-MAX_WAITING = 64  # requests that are being prepared, or embedded, at once
 GRACE_SECONDS = 10  # in which answers may end when the server is told to
 
 
@@ -32,12 +32,12 @@ class Server:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
         self._listener = _bind(settings.host, settings.port)
         self.address = _address(settings.host, self._listener.getsockname()[1])
+        self._counts = Counts()
         self._uvicorn: _Uvicorn | None = None
         try:
-            self._first = self._open(next(iter(settings.models)))
+            self.backend = _backend(settings, self._counts)
         except BaseException:
             self._listener.close()
             raise
@@ -50,7 +50,7 @@ class Server:
         try:
             return asyncio.run(self._run(ready))
         finally:
-            self._first.close()
+            self.backend.close()
             self._listener.close()
 
     def stop(self) -> None:
@@ -59,39 +59,63 @@ class Server:
             self._uvicorn.should_exit = True
 
     async def _run(self, ready: Callable[[], None]) -> bool:
-        settings = self._settings
-        # Threads mostly wait: for a tokenizer, or for embeddings that are being computed.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(MAX_WAITING))
-        loaded = LoadedModels(
-            tuple(settings.models),
-            self._open,
-            max_loaded=settings.max_loaded,
-            idle_unload_s=settings.idle_unload_s,
-        )
-        loaded.put(loaded.names[0], self._first)
-        app = create_app(settings, loaded)
-        config = uvicorn.Config(
-            app,
-            http=GuardedProtocol,
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            log_level=logging.WARNING,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
-        self._uvicorn = _Uvicorn(config, ready)
-        app.state.prefix_store = settings.llama.get("prefix_store")
-        app.state.connections = self._uvicorn.server_state.connections
-        await self._uvicorn.serve(sockets=[self._listener])
-        return self._uvicorn.interrupted
+        async with self.backend.serving() as app:
+            config = uvicorn.Config(
+                app,
+                http=GuardedProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level=logging.WARNING,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+            self._uvicorn = _Uvicorn(config, ready)
+            self._counts.connections = self._uvicorn.server_state.connections
+            await self._uvicorn.serve(sockets=[self._listener])
+            return self._uvicorn.interrupted
 
-    def _open(self, name: str) -> Llama:
-        return Llama(self._settings.models[name], **self._settings.llama)
+
+class Backend(Protocol):
+    """What answers the requests of a server."""
+
+    def serving(self) -> AbstractAsyncContextManager[ASGIApp]:
+        """The whole application, which serves while the context lasts."""
+
+    def close(self) -> None:
+        """Leave nothing behind, whether it has served or not."""
+
+
+def _backend(settings: Settings, counts: Counts) -> Backend:
+    if settings.own_process:
+        return BehindRelay(settings, counts)
+    from .in_process import InProcess  # imports what computes
+
+    return InProcess(settings, counts)
+
+
+class BehindRelay:
+    """A worker answers."""
+
+    def __init__(self, settings: Settings, counts: Counts) -> None:
+        self.worker = Worker(settings)
+        self._app = Door(Relay(self.worker, counts), settings, counts.answered)
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[ASGIApp]:
+        keeping = asyncio.create_task(self.worker.keep())
+        try:
+            yield self._app
+        finally:
+            self.worker.end()
+            await keeping
+
+    def close(self) -> None:
+        self.worker.close()
 
 
 class _Uvicorn(uvicorn.Server):

@@ -1,7 +1,7 @@
 """What a server is told when it starts."""
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ class Settings:
     idle_unload_s: float | None = None  # a model nobody asks for is closed after it; None: never
     max_loaded: int = 3  # models in memory at a time
     llama: Mapping[str, Any] = field(default_factory=dict)  # how each is opened: options of Llama
+    prefix_cache: int = 0  # bytes on disk for what was read; 0: nothing is kept
+    progress: Callable[[str], None] | None = None  # told what opening a model waits for
+    own_process: bool = True  # whether the models have one: a death there is not the server's
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -43,6 +46,16 @@ class Settings:
                 f"{self.host} can be reached from other machines: give a key with --api-key-file or"
                 " EDGELLAMA_API_KEY, or say --insecure if anyone may ask"
             )
+
+    def for_worker(self) -> dict[str, Any]:
+        """What the process of the models has to know, as plain data."""
+        return {
+            "models": {name: path and str(path) for name, path in self.models.items()},
+            "idle_unload_s": self.idle_unload_s,
+            "max_loaded": self.max_loaded,
+            "llama": dict(self.llama),
+            "prefix_cache": self.prefix_cache,
+        }
 
 
 def models_of(arguments: list[str]) -> dict[str, Path | None]:

@@ -41,7 +41,7 @@ def test_metrics_tell_what_the_disk_held(
     body = {"prompt": [5] * 600, "max_tokens": 1}
     with closing(PrefixStore(tmp_path)) as store:
         for hits in (0, 9):  # blocks of 64 tokens; the second server finds what the first read
-            server = start_server(llama={"prefix_store": store})
+            server = start_server(llama={"prefix_store": store}, own_process=False)
             assert server.post("/v1/completions", body)[0] == 200
             assert server.metric("prefix_store_hits_total") == hits
             server.stop()
