@@ -4,12 +4,14 @@ Test modules load this as a plugin. Every page also fails its test on a request 
 server, on an error in its scripts and on whatever its content security policy refuses.
 """
 
+import itertools
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +21,9 @@ import pytest
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="needs the extra `test`: playwright, which drives Chromium"
 )
+PATIENCE_MS = 60_000  # a busy machine may need it; an idle one milliseconds
 expect = playwright.expect
+expect.set_options(timeout=PATIENCE_MS)
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 FLAGS = (
@@ -30,6 +34,7 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-smooth-scrolling",  # a turn of the wheel is over at once
 )
 STORY = "Tell me a story about a fox named Pip."
 
@@ -59,7 +64,7 @@ def serving(*models: str, **environment: str) -> Iterator[str]:
             raise
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     with serving() as address:
         yield address
@@ -70,7 +75,7 @@ def chromium() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("needs Chromium: apt install chromium")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE_MS)
         yield browser
         browser.close()
 
@@ -79,6 +84,7 @@ def chromium() -> Iterator[Any]:
 def reader(chromium: Any) -> Iterator[Callable[..., Any]]:
     """reader(address, width=..., ...) -> the page, in a browser that knows nothing yet.
 
+    Its first question is sampled with the seed 1, its second with 2, unless they name one.
     model: the one that the page has chosen when it is ready; None: it will not be.
     """
     contexts = []
@@ -93,8 +99,13 @@ def reader(chromium: Any) -> Iterator[Callable[..., Any]]:
         **options: Any,
     ) -> Any:
         context = chromium.new_context(viewport={"width": width, "height": height}, **options)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
+        seeds = itertools.count(1)
+
+        def ask_with_seed(route: Any) -> None:
+            body = {"seed": next(seeds)} | json.loads(route.request.post_data)
+            route.continue_(post_data=json.dumps(body))
 
         def watch(page: Any) -> None:
             page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -109,6 +120,7 @@ def reader(chromium: Any) -> Iterator[Callable[..., Any]]:
             if not url.startswith((f"{address}/", "blob:")):
                 complaints.append(f"a request to {url}")
 
+        context.route("**/v1/chat/completions", ask_with_seed)
         context.on("page", watch)
         page = context.new_page()
         page.goto(address)
@@ -127,6 +139,32 @@ def page(reader: Callable[..., Any], address: str) -> Any:
     return reader(address)
 
 
+def wait_until_ready(page: Any) -> None:
+    """Until all that is kept is shown, and the models are known."""
+    expect(page.locator("#model")).not_to_have_value("")
+
+
+def wait_until(page: Any, condition: str, argument: object = None) -> None:
+    """Until a function of JavaScript says true, or promises it.
+
+    Playwright's wait_for_function is refused by the page's content security policy.
+    """
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while not page.evaluate(condition, argument):
+        assert time.monotonic() < end, f"this has not come true: {condition}"
+        page.wait_for_timeout(50)
+
+
+def reload(page: Any) -> None:
+    page.reload()
+    wait_until_ready(page)
+
+
+def begin_chat(page: Any) -> None:
+    page.locator("#new-chat").click()
+    expect(page.locator(".message")).to_have_count(0)
+
+
 def say(page: Any, text: str) -> None:
     page.locator("#message").fill(text)
     page.locator("#message").press("Enter")
@@ -139,8 +177,11 @@ def wait_for_answer(page: Any) -> None:
 
 def ask(page: Any, text: str) -> str:
     """Say something and wait for the answer."""
+    said = page.locator(".message.user .text")
+    n_said = said.count()
     say(page, text)
-    expect(page.locator(".message.user .text").last).to_have_text(text)
+    expect(said).to_have_count(n_said + 1)
+    expect(said.last).to_have_text(text)
     wait_for_answer(page)
     return str(answers(page).last.inner_text())
 
@@ -150,15 +191,15 @@ def answers(page: Any) -> Any:
 
 
 @contextmanager
-def slow_line(page: Any, bytes_per_second: int = 8_000) -> Iterator[None]:
-    """Answers come slowly enough to be interrupted."""
+def slow_line(page: Any) -> Iterator[None]:
+    """An answer takes ten seconds and more: time enough to interrupt it."""
     session = page.context.new_cdp_session(page)
     session.send(
         "Network.emulateNetworkConditions",
         {
             "offline": False,
             "latency": 0,
-            "downloadThroughput": bytes_per_second,
+            "downloadThroughput": 2_000,  # bytes a second; a token takes about 200 bytes
             "uploadThroughput": -1,
         },
     )
@@ -196,4 +237,4 @@ def keep(page: Any, *messages: dict[str, Any]) -> None:
         }""",
         list(messages),
     )
-    page.reload()
+    reload(page)
