@@ -111,6 +111,20 @@ def test_prefetch_is_only_a_hint(tiny_llama: Path) -> None:
         assert file.data("token_embd.weight").any()
 
 
+def test_many_strings_of_any_length_and_content_come_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    short = [rng.bytes(rng.integers(1, 12)) for _ in range(6_000)]
+    # what is not found at a glance: lengths of two bytes, of none, contents that look like lengths
+    odd = [bytes(300), b"", b"x" * 256, b"\x01" + bytes(7) + b"y", bytes(8), b"z" * 3_000]
+    large = [b"z" * 300_000]
+    raw = short[:3_000] + odd + short[3_000:] + large + odd * 400 + short[:2_500]
+    write_gguf(tmp_path / "m.gguf", METADATA | {"words": raw}, [])
+    with GGUFFile(tmp_path / "m.gguf") as file:
+        words = file.metadata["words"]
+    assert isinstance(words, StringArray)
+    assert [words.raw(i) for i in range(len(words))] == raw
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match=r"missing\.gguf: cannot be opened"):
         GGUFFile(tmp_path / "missing.gguf")
