@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InvalidRequest, ModelFormatError
+from .gguf import StringArray
 
 # Token types, as GGUF and SentencePiece number them.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -35,7 +36,7 @@ _CONTROL_KEYS = (*_STOP_KEYS, "bos_token_id", "padding_token_id", *_FIM_KEYS)
 class Vocabulary:
     """What a file says of its tokens, checked; a token's id is its place in `texts`."""
 
-    texts: list[str]
+    texts: Sequence[str]
     types: npt.NDArray[np.int32]  # (vocab_size,)
     named: dict[str, int]  # the tokenizer.ggml.*_token_id keys that are there: "bos_token_id": 1
     metadata: Mapping[str, Any]
@@ -46,8 +47,8 @@ class Vocabulary:
         tokens = _get(metadata, "tokens", Sequence)
         if tokens is None or len(tokens) == 0 or isinstance(tokens, str):
             raise ModelFormatError("tokenizer.ggml.tokens: the file holds no vocabulary")
-        texts = list(tokens)
-        if set(map(type, texts)) != {str}:
+        texts = tokens if isinstance(tokens, StringArray) else list(tokens)
+        if isinstance(texts, list) and set(map(type, texts)) != {str}:
             raise ModelFormatError("tokenizer.ggml.tokens: expected an array of strings")
         types = np.array(numbers(metadata, "token_type", len(texts)), np.int32)
         if ((types < NORMAL) | (types > BYTE)).any():
@@ -68,6 +69,12 @@ class Vocabulary:
             if types[id] in (NORMAL, USER_DEFINED) and re.fullmatch("▁?<.+>", texts[id]):
                 types[id] = CONTROL
         return cls(texts, types, named, metadata)
+
+    def joined(self) -> tuple[str, npt.NDArray[np.int64]]:
+        """All texts as one, and where in it each of them ends."""
+        if isinstance(self.texts, StringArray):
+            return self.texts.joined()
+        return "".join(self.texts), np.cumsum([len(text) for text in self.texts])
 
     def ids_of_type(self, *types: int) -> list[int]:
         ids: list[int] = np.flatnonzero(np.isin(self.types, types)).tolist()

@@ -9,12 +9,17 @@ GGUF writes a token's bytes with GPT-2's alphabet, in which each byte is a print
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import ModelFormatError
 from .tokenizer import NORMAL, USER_DEFINED, Tokenizer, Vocabulary
+
+if TYPE_CHECKING:
+    import tiktoken
 
 # How Llama 3 cuts a text into chunks: https://github.com/meta-llama/llama3/blob/main/llama/tokenizer.py
 LLAMA3_PATTERN = (
@@ -33,14 +38,15 @@ _MAX_CHARS = 400_000
 _MAX_RUN = 25_000  # of consecutive whitespace, or of anything else
 _RUNS = re.compile(r"\s+|\S+")
 
+SHORT_TEXT = 200  # bytes
+SHORT_TEXTS = 16  # that are encoded before all tokens are taken in
+
 
 class BPETokenizer(Tokenizer):
     """BPE by ranks, where ranks are token ids."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         """Raises ModelFormatError if the tokens are not Llama 3's kind or cannot spell all text."""
-        import tiktoken
-
         _check_family(vocabulary)
         literals = {
             id: vocabulary.texts[id] for id in np.flatnonzero(vocabulary.types != NORMAL).tolist()
@@ -55,35 +61,56 @@ class BPETokenizer(Tokenizer):
             if text in self._ids
         }
         super().__init__(vocabulary, defaults, add_bos=True)
-        self._literals = {id: text.encode() for id, text in literals.items()}
-        self._ranks = _ranks(vocabulary)
-        self._encoding = tiktoken.Encoding(
-            "gguf",
-            pat_str=LLAMA3_PATTERN,
-            mergeable_ranks=self._ranks,
-            # Words that a fine-tune added to the vocabulary: text, but never cut into chunks.
-            special_tokens={
-                vocabulary.texts[id]: id for id in vocabulary.ids_of_type(USER_DEFINED)
-            },
-        )
+        # Words that a fine-tune added to the vocabulary: text, but never cut into chunks.
+        self._added = {vocabulary.texts[id]: id for id in vocabulary.ids_of_type(USER_DEFINED)}
+        self._pieces = _spelled(vocabulary)
+        self._ranks = _ranks(self._pieces, vocabulary.ids_of_type(NORMAL))
+        for id, text in literals.items():
+            self._pieces[id] = text.encode()
+        self._n_short = 0
 
     def token_id(self, text: str) -> int | None:
         if text in self._ids:
             return self._ids[text]
-        try:
-            return self._ranks.get(text.translate(_TO_BYTE).encode("latin-1"))
-        except UnicodeEncodeError:
-            return None
+        values = [_ALPHABET.get(ord(letter), _NO_BYTE) for letter in text]
+        return None if _NO_BYTE in values else self._ranks.get(bytes(values))
 
     def _encode_text(self, text: str) -> list[int]:
         ids: list[int] = []
+        if not text:
+            return ids
+        encoding = self._short_encoding(text) or self._encoding
         for part in _parts(text):
-            ids += self._encoding.encode(part, allowed_special="all", disallowed_special=())
+            ids += encoding.encode(part, allowed_special="all", disallowed_special=())
         return ids
 
+    @cached_property
+    def _encoding(self) -> "tiktoken.Encoding":
+        return self._encoding_of(self._ranks)
+
+    def _short_encoding(self, text: str) -> "tiktoken.Encoding | None":
+        """Encodes this text alone, by the tokens that stand in it: no others can come of it.
+
+        A whole vocabulary takes 0.1 s to build, which a start with a short prompt is spared. None
+        where it is there already, or worth it.
+        """
+        data = text.encode()
+        n = len(data)
+        if "_encoding" in self.__dict__ or n > SHORT_TEXT or self._n_short == SHORT_TEXTS:
+            return None
+        self._n_short += 1
+        parts = {data[i:j] for i in range(n) for j in range(i + 1, n + 1)}
+        return self._encoding_of({part: self._ranks[part] for part in parts if part in self._ranks})
+
+    def _encoding_of(self, ranks: dict[bytes, int]) -> "tiktoken.Encoding":
+        import tiktoken
+
+        return tiktoken.Encoding(
+            "gguf", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens=self._added
+        )
+
     def _piece(self, id: int) -> bytes:
-        literal = self._literals.get(id)
-        return self._encoding.decode_single_token_bytes(id) if literal is None else literal
+        return self._pieces[id]
 
 
 def _check_family(vocabulary: Vocabulary) -> None:
@@ -99,18 +126,23 @@ def _check_family(vocabulary: Vocabulary) -> None:
     )
 
 
-def _ranks(vocabulary: Vocabulary) -> dict[bytes, int]:
+def _spelled(vocabulary: Vocabulary) -> list[bytes]:
+    """The bytes of every token; those of a token that is not in GPT-2's alphabet are b""."""
+    text, ends = vocabulary.joined()
+    code_points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    values = np.take(_BYTES, code_points, mode="clip")
+    data = values.astype(np.uint8).tobytes()
+    starts = np.append(0, ends)[:-1]
+    pieces = [data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+    wrong = np.searchsorted(ends, np.flatnonzero(values == _NO_BYTE), side="right")
+    for id in np.unique(wrong).tolist():
+        pieces[id] = b""
+    return pieces
+
+
+def _ranks(pieces: Sequence[bytes], ids: Sequence[int]) -> dict[bytes, int]:
     """The bytes of every normal token -> its id, which is its rank."""
-    ids = vocabulary.ids_of_type(NORMAL)
-    # One translation of all tokens takes a tenth of the time of one for each. What parts them is
-    # in neither alphabet.
-    texts = "\n".join([vocabulary.texts[id] for id in ids]).translate({**_TO_BYTE, 10: 0x100})
-    try:
-        ranks = dict(
-            zip([part.encode("latin-1") for part in texts.split("\u0100")], ids, strict=True)
-        )
-    except (UnicodeEncodeError, ValueError):
-        ranks = {}
+    ranks = dict(zip([pieces[id] for id in ids], ids, strict=True))
     if len(ranks) != len(ids) or b"" in ranks:
         raise ModelFormatError(
             "tokenizer.ggml.tokens: some token is empty, doubled or not in GPT-2's byte alphabet"
@@ -144,9 +176,10 @@ def _byte_alphabet() -> dict[int, int]:
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
-    alphabet = dict.fromkeys(others, 0x200)  # no byte: a token may not hold these as they are
-    alphabet |= {byte: byte for byte in printable}
-    return alphabet | {0x100 + i: byte for i, byte in enumerate(others)}
+    return {byte: byte for byte in printable} | {0x100 + i: byte for i, byte in enumerate(others)}
 
 
-_TO_BYTE = _byte_alphabet()
+_NO_BYTE = 0x100
+_ALPHABET = _byte_alphabet()
+_BYTES = np.full(max(_ALPHABET) + 2, _NO_BYTE, np.uint16)  # by code point; the last is no letter
+_BYTES[list(_ALPHABET)] = list(_ALPHABET.values())
