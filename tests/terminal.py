@@ -1,5 +1,6 @@
 """A real terminal for tests: a pseudo-terminal, and an emulator (pyte) that says what it shows."""
 
+import codecs
 import os
 import re
 import select
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 
 # Take the terminal, whose Ctrl-C then comes here, and be the command.
@@ -47,6 +49,7 @@ class Terminal:
         os.close(slave)
         self.pid = self._process.pid
         self.received = ""  # all that was written to the terminal
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._emulator, self._stream = _emulator(columns, lines, self._answer)
 
     @property
@@ -65,15 +68,21 @@ class Terminal:
     def press(self, keys: str) -> None:
         os.write(self._master, keys.encode())
 
-    def wait_for(self, text: str, seconds: float = 30) -> None:
+    def wait_for(self, text: str) -> None:
         """Until `text` is on the screen, or above it."""
-        self.wait_until(lambda: text in self.text, repr(text), seconds)
+        self.wait_until(lambda: text in self.text, repr(text))
 
     def wait_for_prompt(self) -> None:
-        """Until a message can be typed."""
-        self.wait_until(lambda: bool(_FIGURES.search("\n".join(self._emulator.display))), "prompt")
+        """Until a message can be typed: the cursor is hidden until all of the prompt is drawn."""
+        self.wait_until(
+            lambda: (
+                bool(_FIGURES.search("\n".join(self._emulator.display)))
+                and not self._emulator.cursor.hidden
+            ),
+            "prompt",
+        )
 
-    def wait_until(self, reached: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    def wait_until(self, reached: Callable[[], bool], what: str, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while not reached():
             assert time.monotonic() < deadline, f"{what} did not show:\n{self.text.rstrip()}"
@@ -86,12 +95,16 @@ class Terminal:
         self.wait_until(lambda: self.received.count(_PROMPT_BEGINS) > n_prompts, "the next prompt")
         self.wait_for_prompt()
 
+    def work_s(self) -> float:
+        """Seconds that processors have worked for the command."""
+        return sum(psutil.Process(self.pid).cpu_times()[:2])
+
     def exit_status(self) -> int:
-        deadline = time.monotonic() + 30
-        while self._process.poll() is None and time.monotonic() < deadline:
-            self._read(0.05)
-        self._read(0.05)
-        return self._process.wait(timeout=1)
+        """Of the command, once it has ended and all that it wrote is read."""
+        self.wait_until(lambda: self._process.poll() is not None, "the end")
+        while self._read(0.05):
+            pass
+        return self._process.wait()
 
     def close(self) -> None:
         self._process.kill()
@@ -101,15 +114,21 @@ class Terminal:
     def _answer(self, data: str) -> None:
         os.write(self._master, data.encode())
 
-    def _read(self, seconds: float) -> None:
-        if select.select([self._master], [], [], seconds)[0]:
-            try:
-                text = os.read(self._master, 65536).decode(errors="replace")
-            except OSError:  # Linux says so when the other end has closed
-                time.sleep(seconds)
-                return
-            self.received += text
-            self._stream.feed(text)
+    def _read(self, seconds: float) -> bool:
+        """Whether something came within this time."""
+        if not select.select([self._master], [], [], seconds)[0]:
+            return False
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:  # Linux says so when the other end has closed
+            data = b""
+        if not data:
+            time.sleep(seconds)
+            return False
+        text = self._decoder.decode(data)  # which may end amid a character
+        self.received += text
+        self._stream.feed(text)
+        return True
 
 
 def screen_of(text: str, columns: int = 80, lines: int = 24) -> list[str]:

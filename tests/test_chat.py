@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from llama3_vocabulary import SPECIALS, llama3_tokenizer
@@ -214,7 +214,6 @@ def found(tokenizer: Tokenizer, name: str | None = None) -> ChatFormat:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-@settings(deadline=None)
 @given(messages=CONVERSATIONS)
 def test_a_built_in_format_writes_what_its_template_renders(name: str, messages: Any) -> None:
     text = CHAT_FORMATS[name].text(VOCABULARY, messages, now=NOW)
@@ -257,7 +256,6 @@ def test_a_template_that_renders_otherwise_is_followed_and_not_the_format_it_res
 
 
 @pytest.mark.parametrize("name", ["llama3", "llama3.1", "llama3.2"])
-@settings(deadline=None)
 @given(messages=CONVERSATIONS)
 def test_llama3_ids_are_those_of_the_rendered_text(
     llama3: Tokenizer, name: str, messages: Any

@@ -174,7 +174,7 @@ CUSTOM_TOOLS = st.lists(
 
 
 @pytest.mark.parametrize("name", WITH_TOOLS)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(messages=CONVERSATIONS, tools=CUSTOM_TOOLS, searches=st.booleans())
 def test_a_built_in_format_writes_tools_as_its_template(
     name: str, messages: Any, tools: Any, searches: bool

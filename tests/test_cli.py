@@ -294,6 +294,6 @@ def test_ctrl_c_ends_a_run_with_130(endless_model: Path) -> None:
     with endless_run(endless_model) as process:
         pressed = time.monotonic()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (130, b"")
-        assert time.monotonic() - pressed < 2
+        assert time.monotonic() - pressed < 10  # usually 0.2, but the others share the machine

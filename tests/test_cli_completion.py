@@ -35,7 +35,7 @@ def completed(tmp_path: Path) -> Callable[..., list[str]]:
             capture_output=True,
             encoding="utf-8",
             cwd=tmp_path,
-            timeout=20,
+            timeout=60,
         )
         return done.stdout.split()
 

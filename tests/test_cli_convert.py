@@ -121,10 +121,10 @@ def test_a_dry_run_writes_nothing_and_tells_all(folder, tmp_path, capsys):
 def test_a_dry_run_of_a_70b_reads_no_weights(tmp_path, capsys):
     folder = write_hf_folder(tmp_path / "hf", layers=80, dim=8192)
     assert (folder / "model.safetensors").stat().st_size > 80e9
-    start = time.perf_counter()
+    start = time.process_time()
     assert run("convert", folder, "--dry-run", "--type", "q4_0") == 0
-    # Reading 80 GB takes minutes on the fastest disk.
-    assert time.perf_counter() - start < 10
+    # Reading 80 GB takes longer even where they are a hole.
+    assert time.process_time() - start < 10
     assert "723 tensors" in capsys.readouterr().out
 
 

@@ -263,9 +263,7 @@ def test_mutated_files_raise_only_errors_of_ours(
     assert refused > 500  # most header bytes matter
 
 
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(
     n_tensors=st.sampled_from([1, *BOUNDARIES]),
     n_keys=st.sampled_from([2, *BOUNDARIES]),
@@ -301,9 +299,7 @@ HPARAM_VALUES: list[Any] = [0, 1, 3, -1, 2**31, 2**32 - 1, 2**63, 0.0, -1.0, flo
 HPARAM_VALUES += [float("inf"), 1e30, True, False, "", "linear", np.arange(3, dtype=np.int32)]
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_absurd_hyper_parameters_raise_only_errors_of_ours(
     tmp_path_factory: pytest.TempPathFactory,

@@ -3,6 +3,7 @@
 import json
 import random
 import time
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,17 @@ def nested(n: int, **schema: Any) -> dict[str, Any]:
     return schema
 
 
+def least_work_s(task: Callable[[], object]) -> float:
+    """Seconds of processor time; the least of three, as a collection of garbage may take longer."""
+
+    def work_s() -> float:
+        began = time.process_time()
+        task()
+        return time.process_time() - began
+
+    return min(work_s() for _ in range(3))
+
+
 def self_containing() -> dict[str, Any]:
     schema: dict[str, Any] = {}
     schema["items"] = schema
@@ -316,10 +328,11 @@ def self_containing() -> dict[str, Any]:
     ids=["deep", "cyclic", "enum", "properties", "oneOf", "refs", "pattern", "digits"],
 )
 def test_too_much_is_refused_at_once(schema: Any) -> None:
-    began = time.process_time()
-    with pytest.raises(InvalidRequest):
-        Grammar.json_schema(schema)
-    assert time.process_time() - began < 0.2  # it takes 20 ms; the others share the machine
+    def refuse() -> None:
+        with pytest.raises(InvalidRequest):
+            Grammar.json_schema(schema)
+
+    assert least_work_s(refuse) < 0.2  # it takes 20 ms; the others share the machine
 
 
 @pytest.mark.parametrize(
@@ -338,9 +351,7 @@ def test_too_much_is_refused_at_once(schema: Any) -> None:
 def test_what_looks_hostile_and_is_not_is_quick_and_safe(schema: Any) -> None:
     if "$defs" in schema:
         schema["$defs"]["d50"] = {"type": "null"}
-    began = time.process_time()
-    Grammar.json_schema(schema).check("[" * 50 + '"aaaa')
-    assert time.process_time() - began < 1.0
+    assert least_work_s(lambda: Grammar.json_schema(schema).check("[" * 50 + '"aaaa')) < 1.0
 
 
 def test_numbers_are_inside_their_bounds_after_float64_has_rounded_them() -> None:

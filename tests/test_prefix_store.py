@@ -25,6 +25,7 @@ from edgellama.weights import load_weights
 
 BLOCK = 1000  # bytes; with its header it takes one sector
 SECTOR = 4096
+HANGS_S = 60  # seconds that a slow disk takes, if nobody helps it
 POSIX = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="modes and owners of POSIX")
 
 
@@ -48,7 +49,7 @@ def holds(store: PrefixStore, tokens: list[int], key: str = "key", n_bytes: int 
 
 def keep(store: PrefixStore, tokens: list[int], key: str = "key", n_bytes: int = BLOCK) -> None:
     store.save(key, tokens, blocks_of(tokens, n_bytes))
-    assert store.flush(10)
+    assert store.flush(60)
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_only_the_blocks_from_first_on_need_be_given(store: PrefixStore) -> None
     keep(store, tokens[:128])
     first = store.longest("key", tokens) // 64
     store.save("key", tokens, blocks_of(tokens)[first:], first=first)
-    store.flush(10)
+    store.flush(60)
     assert holds(store, tokens) == 4
 
 
@@ -129,16 +130,16 @@ def test_the_caller_is_not_held_up_by_the_disk(
     """A slow disk: blocks beyond the queue are dropped, and the beginning is what is kept."""
     gate = threading.Event()
     write = store._write
-    monkeypatch.setattr(store, "_write", lambda *block: (gate.wait(10), write(*block)))
+    monkeypatch.setattr(store, "_write", lambda *block: (gate.wait(HANGS_S), write(*block)))
     monkeypatch.setattr("edgellama.prefix_store.MAX_PENDING_BYTES", 5 * BLOCK)
     tokens = prompt(8)
     started = time.perf_counter()
     store.save("key", tokens, blocks_of(tokens))
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < HANGS_S / 2
     assert store.dropped == 3
     assert not store.flush(0.01)
     gate.set()
-    assert store.flush(10)
+    assert store.flush(60)
     assert holds(PrefixStore(store.folder), tokens) == 5
 
 
@@ -146,24 +147,23 @@ def test_closing_takes_a_bounded_time_even_if_the_disk_hangs(
     store: PrefixStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = threading.Event()
-    monkeypatch.setattr(store, "_write", lambda *block: gate.wait(10))
+    monkeypatch.setattr(store, "_write", lambda *block: gate.wait(HANGS_S))
     store.save("key", prompt(3), blocks_of(prompt(3)))
     started = time.perf_counter()
     store.close(timeout=0.1)
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < HANGS_S / 2
     gate.set()
     store.save("key", prompt(3), blocks_of(prompt(3)))
-    assert store.flush(10)
+    assert store.flush(60)
     assert not files_of(store)
 
 
 def test_no_thread_stays_when_nothing_waits(store: PrefixStore) -> None:
     keep(store, prompt(3))
-    for _ in range(100):
-        if not any(thread.name == "edgellama-prefixes" for thread in threading.enumerate()):
-            return
+    end = time.monotonic() + 60
+    while any(thread.name == "edgellama-prefixes" for thread in threading.enumerate()):
+        assert time.monotonic() < end, "the writer is still there"
         time.sleep(0.01)
-    raise AssertionError("the writer is still there")
 
 
 # magic, version, bytes of the block, name, tokens, checksum, block: a byte of each
@@ -466,7 +466,7 @@ def test_threads_that_load_save_and_evict_at_once_see_whole_blocks_only(tmp_path
     for thread in threads:
         thread.join(60)
     assert not failures
-    assert all(store.flush(10) for store in stores)
+    assert all(store.flush(60) for store in stores)
     assert [store.damaged for store in stores] == [0, 0]
 
 
@@ -485,7 +485,7 @@ def test_a_failing_disk_turns_writing_off_and_reading_goes_on(
         patch.setattr(os, operation, fail)
         for seed in (1, 2):
             later.save("key", prompt(2, seed), blocks_of(prompt(2, seed)))
-            assert later.flush(10)
+            assert later.flush(60)
     assert said == [
         f"prompts are not kept for the next start, because {store.folder}: the disk is ill"
     ]

@@ -92,25 +92,38 @@ def test_a_step_wakes_whoever_is_parked_or_about_to_be(team: Team) -> None:
         assert (shared == n_steps).all()
 
 
+def workers() -> set[threading.Thread]:
+    """Of all teams that are open."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("edgellama-")}
+
+
 def test_an_idle_team_uses_no_processor_time() -> None:
-    process = psutil.Process()
+    before = workers()
     with closing(Team(8)) as team:
+        ours = {thread.native_id for thread in workers() - before}
+
+        def work_s() -> float:
+            threads = psutil.Process().threads()
+            return sum(t.user_time + t.system_time for t in threads if t.id in ours)
+
         team.run(count_me.address, memory(8).ctypes.data)
         time.sleep(A_WHILE)
-        before = sum(process.cpu_times()[:2])
+        begun = work_s()
         time.sleep(10 * A_WHILE)
-        used = sum(process.cpu_times()[:2]) - before
+        used = work_s() - begun
+    assert len(ours) == 7
     assert used <= 0.02  # two ticks of the clock by which Linux tells it; spinning: 0.5 or more
 
 
 def test_a_closed_team_has_ended_its_threads() -> None:
-    before = threading.active_count()
+    before = workers()
     for pause in (0, A_WHILE):  # waiting workers and parked ones
         team = Team(4)
-        assert threading.active_count() == before + 3
+        ours = workers() - before
+        assert len(ours) == 3
         time.sleep(pause)
         team.close()
-        assert threading.active_count() == before
+        assert not any(thread.is_alive() for thread in ours)
         team.close()
 
 
@@ -174,15 +187,16 @@ def test_a_senseless_number_of_threads_is_refused(n: int) -> None:
 def test_threads_that_the_system_refuses_are_an_error_and_leave_none_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before = threading.active_count()
     start = threading.Thread.start
+    started: list[threading.Thread] = []
 
     def start_three(thread: threading.Thread) -> None:
-        if threading.active_count() == before + 3:
+        if len(started) == 3:
             raise RuntimeError("can't start new thread")
+        started.append(thread)
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start_three)
     with pytest.raises(ResourceError, match="only 4 of 9 threads"):
         Team(9)
-    assert threading.active_count() == before
+    assert not any(thread.is_alive() for thread in started)

@@ -223,14 +223,14 @@ PIECES = [
 ]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
 def test_nothing_is_lost_of_a_text_without_calls(answer: str) -> None:
     text, calls = read(answer, [function("other")])
     assert (text, calls) == (answer, [])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(st.sampled_from(PIECES), max_size=25), st.integers(1, 9))
 def test_what_is_read_does_not_depend_on_the_cuts(pieces: list[str], n: int) -> None:
     answer = "".join(pieces)
@@ -241,7 +241,6 @@ def test_what_is_read_does_not_depend_on_the_cuts(pieces: list[str], n: int) -> 
         assert text == answer
 
 
-@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_passes_through_a_reader_without_tools(answer: str) -> None:
     assert read(answer, []) == (answer, [])
