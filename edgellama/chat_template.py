@@ -10,10 +10,12 @@ process, with its limits on time and memory. Nothing of the template ever runs i
 import contextlib
 import faulthandler
 import json
+import math
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +25,8 @@ from .errors import EdgellamaError, InvalidRequest, ModelFormatError, ResourceEr
 
 MAX_SOURCE_CHARS = 64 << 10
 MAX_OUTPUT_BYTES = 16 << 20
-MAX_SECONDS = 2  # for rendering; a busy machine may need far more to start the process
+MAX_SECONDS = 2  # of a processor's work, for rendering
+MAX_BUSY_SECONDS = 30  # that these may take where other programs want the processor too
 MAX_START_SECONDS = 60
 MAX_MEMORY_BYTES = 512 << 20  # address space, where the system can limit it
 
@@ -97,7 +100,7 @@ def _run_helper(request: bytes) -> bytes:
         )
     except OSError as error:
         raise ResourceError(f"cannot start a process for the chat template: {error}") from error
-    killer = threading.Timer(MAX_START_SECONDS + MAX_SECONDS, process.kill)
+    killer = threading.Timer(MAX_START_SECONDS + MAX_BUSY_SECONDS, process.kill)
     killer.daemon = True
     killer.start()
     assert process.stdin is not None
@@ -136,12 +139,16 @@ def main() -> None:
 
 
 def _limit_this_process() -> None:
-    # This watchdog is a thread of C: it strikes even while one long operation holds Python's lock.
-    faulthandler.dump_traceback_later(MAX_SECONDS, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    seconds = MAX_SECONDS
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource  # not on Windows
 
+        work = math.ceil(time.process_time()) + MAX_SECONDS
+        resource.setrlimit(resource.RLIMIT_CPU, (work, work))
+        seconds = MAX_BUSY_SECONDS
         resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    # This watchdog is a thread of C: it strikes even while one long operation holds Python's lock.
+    faulthandler.dump_traceback_later(seconds, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
 
 
 def _render(environment: Any, request: Mapping[str, Any]) -> dict[str, Any]:
