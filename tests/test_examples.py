@@ -50,7 +50,7 @@ def test_an_example_runs(example: Path, tmp_path: Path) -> None:
         encoding="utf-8",
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=120,
+        timeout=600,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert SAID[example.name] in done.stdout
@@ -104,7 +104,7 @@ def test_the_window_fills_while_it_goes_on_moving(display: str) -> None:
         capture_output=True,
         encoding="utf-8",
         env={**os.environ, "PYTHONPATH": str(ROOT), "DISPLAY": display},
-        timeout=120,
+        timeout=600,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout) > 80
