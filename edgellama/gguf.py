@@ -19,6 +19,7 @@ import os
 import re
 import stat
 import struct
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -55,6 +56,7 @@ MAX_NAME_BYTES = (1 << 16) - 1
 MAX_DIM = 1 << 40
 MAX_PARTS = 1000
 WINDOW = 1 << 18  # bytes that are searched for short strings at once
+TOUCHED_AT_ONCE = 1 << 25  # bytes that are prefetched between two looks at what goes on
 MANY_STRINGS = 1000  # of which a search has to find so many
 
 _BOOL, _STRING, _ARRAY = 7, 8, 9
@@ -202,6 +204,7 @@ class GGUFFile:
         self.path = Path(path)
         self.paths: list[Path] = []  # of the parts, in order
         self._maps: list[mmap.mmap] = []
+        self._prefetching: threading.Thread | None = None
         try:
             first = self._open_part(self.path, part=0)
             self.version, self.metadata = first.version, MappingProxyType(first.metadata)
@@ -222,15 +225,32 @@ class GGUFFile:
         return view.reshape(-1, info.format.row_bytes(info.shape[-1]))
 
     def prefetch(self) -> None:
-        """Hint to the system, where it takes hints, that the whole file will be read soon."""
-        for mapping in self._maps:
-            if hasattr(mapping, "madvise") and hasattr(mmap, "MADV_WILLNEED"):
-                mapping.madvise(mmap.MADV_WILLNEED)
+        """Have the system read and map the whole file, on a thread, before a first step needs it.
+
+        Only a hint: whoever is quicker reads the page himself.
+        """
+        self._prefetching = threading.Thread(
+            target=self._touch, name="edgellama-prefetch", daemon=True
+        )
+        with suppress(RuntimeError):  # no more threads
+            self._prefetching.start()
+
+    def _touch(self) -> None:
+        """Read a byte of each page, until the file is closed; numpy lets other threads run."""
+        for mapping in tuple(self._maps):
+            for start in range(0, len(mapping), TOUCHED_AT_ONCE):
+                if not self._maps:
+                    return
+                with suppress(ValueError):  # closed just now
+                    n_bytes = min(TOUCHED_AT_ONCE, len(mapping) - start)
+                    np.frombuffer(mapping, np.uint8, n_bytes, start)[:: mmap.PAGESIZE].max()
 
     def close(self) -> None:
         """Unmap; views handed out stay valid, and the mapping then goes with the last of them."""
-        while self._maps:
-            mapping = self._maps.pop()
+        maps, self._maps = self._maps, []
+        if self._prefetching is not None and self._prefetching.ident is not None:
+            self._prefetching.join()
+        for mapping in maps:
             with suppress(BufferError):
                 mapping.close()
 

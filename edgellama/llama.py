@@ -110,6 +110,7 @@ class Llama:
         with ExitStack() as stack:
             self.path = stack.enter_context(shipped_model()) if path is None else Path(path)
             file = stack.enter_context(GGUFFile(self.path))
+            file.prefetch()
             self._files = {path: path.stat() for path in file.paths}
             self.config = ModelConfig.from_gguf(file)
             self.tokenizer = load_tokenizer(file.metadata)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,6 +110,17 @@ def test_prefetch_is_only_a_hint(tiny_llama: Path) -> None:
     with GGUFFile(tiny_llama) as file:
         file.prefetch()
         assert file.data("token_embd.weight").any()
+    with pytest.raises(ValueError, match="is closed"):
+        file.data("token_embd.weight")
+
+
+def test_a_prefetch_ends_with_its_file(tiny_llama: Path) -> None:
+    before = threading.active_count()
+    for _ in range(20):
+        with GGUFFile(tiny_llama) as file:
+            file.prefetch()
+        file.close()
+    assert threading.active_count() <= before
 
 
 def test_many_strings_of_any_length_and_content_come_back(tmp_path: Path) -> None:
