@@ -17,6 +17,7 @@ scaled by what fits the rest best, between nothing and all of it.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -50,8 +51,9 @@ class _Inputs:
     What a reader misses is told as inputs a - b, of a writer as outputs.
     """
 
-    def __init__(self, cols: int, missing_outputs: int | None = None) -> None:
-        self.reads = missing_outputs is None
+    def __init__(self, name: str, cols: int, missing_outputs: int | None = None) -> None:
+        """name: of the first matrix, for errors."""
+        self._name, self.reads = name, missing_outputs is None
         n_missing = cols if missing_outputs is None else missing_outputs
         self.squares = np.zeros((2, cols, cols), np.float32)  # sums of b b^T
         self.cross = np.zeros((2, n_missing, cols), np.float32)  # sums of (missing) b^T
@@ -60,6 +62,27 @@ class _Inputs:
         """b (n, cols), missing (n, cols or missing_outputs)."""
         self.squares[chunk % 2] += b.T @ b
         self.cross[chunk % 2] += missing.T @ b
+
+    @cached_property
+    def hessians(self) -> tuple[Hessian, Hessian]:
+        """Of all chunks, and of the even ones, to which corrections are fitted at first."""
+        noise = _noise(self.squares)
+        both = _shrunk(self.squares.sum(axis=0), noise)
+        first = _shrunk(self.squares[0], min(2 * noise, 1.0))
+        return _hessian(both, self._name), _hessian(first, self._name)
+
+    def correction(self, w: Floats, rows: slice, block_size: int) -> Floats:
+        """d with d b ~ what is missing of w, some rows, as far as it holds on other text.
+
+        block_size: of the format that w + d is for.
+        """
+        cross = w @ self.cross if self.reads else self.cross[:, rows]
+        both, first = self.hessians
+        fitted = first.solve(cross[0], block_size)
+        mended = float(((fitted @ self.squares[1]) * fitted).sum(dtype=np.float64))
+        carried = float((fitted * cross[1]).sum(dtype=np.float64)) / mended if mended > 0 else 0.0
+        found = both.solve(cross.sum(axis=0), block_size)
+        return found * np.float32(min(max(carried, 0.0), 1.0))
 
 
 class Compensation:
@@ -115,7 +138,7 @@ class Compensation:
             for x, y in zip(old.x, new.x, strict=True)
         ]
         if output is not weights.token_embd:
-            inputs = _Inputs(config.dim)
+            inputs = _Inputs(output.name, config.dim)
             for chunk, (a, b) in enumerate(ends[: self._n_learned]):
                 inputs.add(chunk, b, a - b)
             self._make(output, inputs)
@@ -164,7 +187,7 @@ class Compensation:
         for stage in self._stages():
             group: list[Matrix] = [getattr(matrices, name) for name in stage.names]
             first = group[0]
-            inputs = _Inputs(first.cols, first.rows if stage.writes else None)
+            inputs = _Inputs(first.name, first.cols, first.rows if stage.writes else None)
             for chunk, (x, y) in enumerate(zip(xs, ys, strict=True)):
                 a, b = stage.inputs(old, x), stage.inputs(new, y)
                 missing = a - b
@@ -217,17 +240,13 @@ class Compensation:
             self._made[matrix.name] = matrix.data
             return matrix.dequantize()
         packed = np.empty((matrix.rows, format.row_bytes(matrix.cols)), np.uint8)
-        noise = _noise(inputs.squares)
-        both = _hessian(_shrunk(inputs.squares.sum(axis=0), noise), matrix.name)
-        first = _hessian(_shrunk(inputs.squares[0], min(2 * noise, 1.0)), matrix.name)
         for rows in _slices(matrix.rows):
             w = _numbers(matrix, rows)
             if format.layout is None:
                 packed[rows] = format.quantize(w)
                 continue
-            cross = w @ inputs.cross if inputs.reads else inputs.cross[:, rows]
-            target = w + _correction(cross, inputs.squares[1], both, first)
-            packed[rows] = quantize_compensated(format, target, both)
+            target = w + inputs.correction(w, rows, format.block_size)
+            packed[rows] = quantize_compensated(format, target, inputs.hessians[0])
         self._made[matrix.name] = packed
         made = format.dequantize(packed)
         if not np.isfinite(made).all():
@@ -244,18 +263,6 @@ class _Stage:
     names: tuple[str, ...]
     inputs: Callable[[Mapping[str, Floats], Floats], Floats]  # of the stream (n, dim)
     writes: bool  # what comes out is added to the stream
-
-
-def _correction(cross: Floats, squares: Floats, both: Hessian, first: Hessian) -> Floats:
-    """(rows, cols) d with d b ~ what is missing, as far as it holds on text it was not fitted to.
-
-    cross: (2, rows, cols) sums of (missing) b^T of the halves; squares: b b^T of the second half.
-    """
-    fitted = cross[0] @ first.inverse.astype(np.float32)
-    mended = float(((fitted @ squares) * fitted).sum(dtype=np.float64))
-    carried = float((fitted * cross[1]).sum(dtype=np.float64)) / mended if mended > 0 else 0.0
-    found: Floats = cross.sum(axis=0) @ both.inverse.astype(np.float32)
-    return found * np.float32(min(max(carried, 0.0), 1.0))
 
 
 def _divergence(was: Floats, becomes: Floats) -> float:

@@ -33,22 +33,23 @@ DAMPING = 0.01  # of the mean diagonal: what GPTQ takes
 SWEEPS = 3  # of coordinate descent; a fourth gains a thousandth
 AT_ONCE = 32  # columns whose corrections of all later ones are one product
 ROWS_AT_ONCE = 1024  # they fit the cache with AT_ONCE columns; rows do not depend on each other
+SMALL = 64  # columns of a Hessian that is factored at once
 
 
 class Hessian:
-    """H of the inputs of a matrix, damped, and its inverse."""
+    """H of the inputs of a matrix, damped, and what solves it."""
 
     def __init__(self, sums: npt.ArrayLike, damping: float = DAMPING) -> None:
         """sums: (cols, cols), the sum of x x^T. Channels that are never used do no harm.
 
         Raises ValueError for sums that are not numbers.
         """
-        h = np.array(sums, np.float64)
-        mean = float(np.diag(h).mean())
+        h = np.array(sums, np.float32)
+        mean = float(np.diag(h).mean(dtype=np.float64))
         if not np.isfinite(mean):
             raise ValueError("the inputs of this matrix are not numbers")
         h[np.diag_indices_from(h)] += damping * mean if mean > 0 else 1.0
-        self.matrix, self.inverse = h, np.linalg.inv(h)
+        self.matrix = h
         self._factors: dict[int, tuple[npt.NDArray[np.intp], F32]] = {}
 
     def loss(self, error: npt.ArrayLike) -> float:
@@ -63,9 +64,34 @@ class Hessian:
             within = np.argsort(-carried, axis=1, kind="stable")
             columns = within + np.arange(len(carried))[:, None] * block_size
             order = columns[np.argsort(-carried.mean(axis=1), kind="stable")].reshape(-1)
-            factor = np.linalg.cholesky(self.inverse[np.ix_(order, order)]).T
-            self._factors[block_size] = order, np.ascontiguousarray(factor, np.float32)
+            factor = _inverse_factor(self.matrix[np.ix_(order, order)].astype(np.float64))
+            self._factors[block_size] = order, factor.astype(np.float32)
         return self._factors[block_size]
+
+    def solve(self, x: F32, block_size: int) -> F32:
+        """x inverse(H) of x (rows, cols), by the factor for blocks of this size."""
+        order, factor = self.ordered_factor(block_size)
+        solved = np.empty_like(x)
+        solved[:, order] = (x[:, order] @ factor.T) @ factor
+        return solved
+
+
+def _inverse_factor(h: F64) -> F64:
+    """U, upper triangular, with inverse(h) = U^T U.
+
+    By halves, so that all is products, a third of the time of an inverse and its Cholesky factor:
+    of h = R R^T with R = inverse(U), the lower right quarter first.
+    """
+    n = len(h)
+    if n <= SMALL:
+        return np.linalg.cholesky(np.linalg.inv(h)).T
+    half = n // 2
+    u = np.zeros_like(h)
+    u[half:, half:] = _inverse_factor(h[half:, half:])
+    beside = h[:half, half:] @ u[half:, half:].T
+    u[:half, :half] = _inverse_factor(h[:half, :half] - beside @ beside.T)
+    u[:half, half:] = -u[:half, :half] @ (beside @ u[half:, half:])
+    return u
 
 
 def quantize_compensated(format: Format, weights: npt.ArrayLike, hessian: Hessian) -> Packed:
@@ -78,12 +104,11 @@ def quantize_compensated(format: Format, weights: npt.ArrayLike, hessian: Hessia
         raise ValueError(f"weights {w.shape} do not fit a Hessian {hessian.matrix.shape}")
     packed = np.empty((len(w), format.row_bytes(w.shape[1])), np.uint8)
     order, factor = hessian.ordered_factor(format.block_size)
-    h = hessian.matrix.astype(np.float32)
 
     def quantize_rows(start: int) -> None:
         rows = slice(start, start + ROWS_AT_ONCE)
         compensated = _compensate(format, w[rows], order, factor)
-        packed[rows] = _descend(format, w[rows], h, compensated)
+        packed[rows] = _descend(format, w[rows], hessian.matrix, compensated)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(quantize_rows, range(0, len(w), ROWS_AT_ONCE)))
