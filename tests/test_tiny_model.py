@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,16 +29,20 @@ N_TEXTS = 12
 def world() -> Iterator[SimpleNamespace]:
     """The grammar of examples/train_tiny, whose files are scripts and not a package."""
     names = ("grammar", "stories", "chats")
-    before = {name: sys.modules.pop(name, None) for name in names}
-    sys.path.insert(0, str(ROOT / "examples" / "train_tiny"))
+    folder = str(ROOT / "examples" / "train_tiny")
+
+    def take_out() -> dict[str, ModuleType]:
+        loaded = [name for name in sys.modules if name.partition(".")[0] in names]
+        return {name: sys.modules.pop(name) for name in loaded}
+
+    before = take_out()
+    sys.path.insert(0, folder)
     try:
         yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
     finally:
-        sys.path.pop(0)
-        for name, module in before.items():
-            del sys.modules[name]
-            if module is not None:
-                sys.modules[name] = module
+        sys.path.remove(folder)
+        take_out()
+        sys.modules.update(before)
 
 
 @pytest.fixture(scope="module")

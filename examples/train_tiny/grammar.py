@@ -1,6 +1,6 @@
 """The world and the rules by which a story is made.
 
-A story is one `Skeleton` of stories.py filled with one set of facts. The facts are drawn once for
+A story is one `Skeleton` of stories/ filled with one set of facts. The facts are drawn once for
 a story, so whatever is lost is what is found, and a question about the story has one answer. A
 skeleton is a list of lines; each line is a tuple of paraphrases, of which one is taken.
 
