@@ -115,8 +115,9 @@ async def load(process: psutil.Process, port: int, args: argparse.Namespace) -> 
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+    """Of the server and the process that computes for it."""
+    times = [part.cpu_times() for part in (process, *process.children())]
+    return float(sum(time.user + time.system for time in times))
 
 
 async def clients(
@@ -209,14 +210,7 @@ async def soak(process: psutil.Process, port: int, n_requests: int, n_clients: i
         left = tenth
         await asyncio.gather(*(client() for _ in range(n_clients)))
         await asyncio.sleep(1)  # for those who left to be forgotten
-        with process.oneshot():
-            marks.append(
-                {
-                    "MB": process.memory_info().rss / 1e6,
-                    "threads": process.num_threads(),
-                    "descriptors": process.num_fds() if hasattr(process, "num_fds") else 0,
-                }
-            )
+        marks.append(taken(process))
         print(f"{len(marks) * tenth:7,} requests  {marks[-1]}", flush=True)
     metrics = (await ask(port, raw("/metrics", b"", method="GET"))).decode()
     busy = [int(n) for n in re.findall(r"requests_(?:active|queued)\{.*\} (\d+)", metrics)]
@@ -226,6 +220,16 @@ async def soak(process: psutil.Process, port: int, n_requests: int, n_clients: i
     flat = all(marks[-1][name] <= marks[0][name] + 2 for name in ("threads", "descriptors"))
     print(f"active or queued: {sum(busy)}; the fixed answer is the same: {same}; flat: {flat}")
     return 0 if same and flat and not sum(busy) else 1
+
+
+def taken(process: psutil.Process) -> dict[str, float]:
+    """What the server and the process that computes for it take."""
+    parts = (process, *process.children())
+    return {
+        "MB": sum(part.memory_info().rss for part in parts) / 1e6,
+        "threads": sum(part.num_threads() for part in parts),
+        "descriptors": sum(part.num_fds() if hasattr(part, "num_fds") else 0 for part in parts),
+    }
 
 
 async def send(port: int, kind: str, data: bytes, rng: random.Random) -> str:

@@ -1,15 +1,25 @@
-"""A server on a free port, in a thread of the test's own process, and ways to ask it."""
+"""A server on a free port, in a thread of the test's own process, and ways to ask it.
+
+Its models are in a process of their own, as those of `edgellama serve`, unless own_process=False.
+"""
 
 import json
+import os
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import openai
 
-from edgellama.server.run import Server
+from edgellama.server.run import BehindRelay, Server
 from edgellama.server.settings import Settings
+from edgellama.server.worker import Worker
 
 
 class Running:
@@ -26,6 +36,12 @@ class Running:
         self._thread.start()
         assert ready.wait(10)
 
+    @property
+    def worker(self) -> Worker:
+        """The process of the models."""
+        assert isinstance(self._server.backend, BehindRelay)
+        return self._server.backend.worker
+
     def stop(self) -> None:
         self._server.stop()
         self._thread.join(20)
@@ -37,8 +53,8 @@ class Running:
 
     def send(self, data: bytes) -> socket.socket:
         """A raw connection on which `data` was sent."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
-        connection.sendall(data)
+        connection = connect(self.port, data)
+        connection.settimeout(10)
         return connection
 
     def ask(self, data: bytes) -> tuple[int, dict[str, Any]]:
@@ -77,3 +93,33 @@ def request(method: str, path: str, body: bytes = b"", **headers: str | None) ->
     shown |= {name.replace("_", "-"): value for name, value in headers.items()}
     lines = [f"{name}: {value}" for name, value in shown.items() if value is not None]
     return "\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""]).encode() + body
+
+
+@contextmanager
+def command(
+    *arguments: str, new_session: bool = False, **environment: str
+) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """(process, port) of `edgellama serve` as a user starts it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgellama", "serve", "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+        start_new_session=new_session,
+    )
+    try:
+        assert process.stdout is not None
+        found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", process.stdout.readline())
+        assert found
+        yield process, int(found[1])
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def connect(port: int, data: bytes) -> socket.socket:
+    """A raw connection to a port of this machine on which `data` was sent."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    connection.sendall(data)
+    return connection

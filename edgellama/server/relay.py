@@ -49,7 +49,7 @@ class Relay:
                     worker += payload if kind in (frames.BODY, frames.END) else b""
         except ApiError:
             worker = b""
-        up, restarts = int(bool(worker)), self._worker.restarts
+        up, restarts = int(self._worker.ready), self._worker.restarts
         lines = [
             *self._counts.lines(),
             *metric("worker_up", "gauge", "Whether there is a worker", [("", up)]),

@@ -7,11 +7,11 @@ import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Any, Protocol
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edgellama.errors import ResourceError
 
@@ -61,7 +61,7 @@ class Server:
     async def _run(self, ready: Callable[[], None]) -> bool:
         async with self.backend.serving() as app:
             config = uvicorn.Config(
-                app,
+                _told_to_end(app),
                 http=GuardedProtocol,
                 ws="none",
                 lifespan="off",
@@ -116,6 +116,16 @@ class BehindRelay:
 
     def close(self) -> None:
         self.worker.close()
+
+
+def _told_to_end(app: ASGIApp) -> ASGIApp:
+    """For uvicorn, which logs a traceback of every request that it ends itself."""
+
+    async def quiet(scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(asyncio.CancelledError):
+            await app(scope, receive, send)
+
+    return quiet
 
 
 class _Uvicorn(uvicorn.Server):

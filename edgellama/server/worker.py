@@ -40,6 +40,7 @@ log = logging.getLogger("edgellama.server")
 _BOOT = """
 import json, sys
 told = json.loads(sys.stdin.readline())
+told["socket"] = json.loads(sys.stdin.readline())
 sys.path[:] = told.pop("path")
 from edgellama.server.worker_process import main
 main(told)
@@ -69,6 +70,11 @@ class Worker:
     @property
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is one to ask."""
+        return self._channel is not None
 
     @contextmanager
     def ask(self, head: dict[str, str], body: bytes) -> Iterator["Answer"]:
@@ -153,7 +159,7 @@ class Worker:
         """Start another worker, and another, until one is ready; False if there shall be none."""
         when = "may"
         while True:
-            delay = min(2.0 ** (n_deaths - 1), MAX_DELAY_SECONDS) if n_deaths else 0.0
+            delay = delay_s(n_deaths)
             self._next_start = monotonic() + delay
             if self._woken.wait(delay):
                 return False
@@ -184,7 +190,7 @@ class Worker:
                     "open": open_first,
                     "log_level": log.getEffectiveLevel(),
                 }
-                self._process = _spawn(told, theirs)
+                self._process = _spawn(json.dumps(told), theirs)
             self._await_ready(ours)
         except BaseException:
             ours.close()
@@ -254,13 +260,17 @@ class Answer:
             self._taken = 0
 
 
-def _spawn(told: dict[str, Any], connection: socket.socket) -> "subprocess.Popen[bytes]":
+def delay_s(n_deaths: int) -> float:
+    """Seconds between a death and the next start, after so many deaths before it in a row."""
+    return min(2.0 ** (n_deaths - 1), MAX_DELAY_SECONDS) if n_deaths else 0.0
+
+
+def _spawn(told: str, connection: socket.socket) -> "subprocess.Popen[bytes]":
     """A process that is told so much and has the connection; Ctrl-C does not reach it."""
     options: dict[str, Any]
     if sys.platform == "win32":
         options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     else:
-        told["socket"] = connection.fileno()
         options = {"pass_fds": [connection.fileno()], "process_group": 0}
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", _BOOT],
@@ -268,11 +278,12 @@ def _spawn(told: dict[str, Any], connection: socket.socket) -> "subprocess.Popen
         stdout=subprocess.DEVNULL,
         **options,
     )
+    share: int | str = connection.fileno()
     if sys.platform == "win32":
-        told["socket"] = base64.b64encode(connection.share(process.pid)).decode()
+        share = base64.b64encode(connection.share(process.pid)).decode()
     assert process.stdin is not None
     with suppress(BrokenPipeError):  # it has died: that shows elsewhere
-        process.stdin.write(strict_json.dump(told) + b"\n")
+        process.stdin.write(f"{told}\n{json.dumps(share)}\n".encode())
         process.stdin.flush()  # and left open: its end tells the process that this one has ended
     return process
 

@@ -2,22 +2,19 @@
 
 import json
 import os
-import re
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from running_server import Running, request
+from running_server import Running, command, connect, request
 
 from edgellama.cli import main
 from edgellama.errors import InvalidRequest
@@ -45,32 +42,6 @@ def test_metrics_tell_what_the_disk_held(
             assert server.post("/v1/completions", body)[0] == 200
             assert server.metric("prefix_store_hits_total") == hits
             server.stop()
-
-
-@contextmanager
-def command(*arguments: str, **environment: str) -> Iterator[tuple["subprocess.Popen[str]", int]]:
-    """(process, port) of `edgellama serve` as a user starts it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "edgellama", "serve", "--port", "0", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment,
-    )
-    try:
-        assert process.stdout is not None
-        found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", process.stdout.readline())
-        assert found
-        yield process, int(found[1])
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def connect(port: int, data: bytes) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
-    connection.sendall(data)
-    return connection
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
