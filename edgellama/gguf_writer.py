@@ -63,7 +63,7 @@ def write_gguf(
     whose blocks do not make up its shape, and whatever `blocks` raises; in all these cases `path`
     is left as it was.
     """
-    target = _check_target(Path(path), inputs)
+    target = check_target(path, inputs)
     alignment = int(metadata.get("general.alignment", 32))  # type: ignore[arg-type]
     n_bytes = sum(tensor.n_bytes + alignment for tensor in tensors)
     with _atomic(target, n_bytes) as partial:
@@ -90,11 +90,19 @@ def gguf_size(metadata: Mapping[str, WriteValue], tensors: Sequence[TensorToWrit
     return sum(-(-size // alignment) * alignment for size in sizes)
 
 
-def _check_target(path: Path, inputs: Sequence[str | os.PathLike[str]]) -> Path:
-    """Where the file will really lie (links followed), if it may be put there."""
+def check_target(
+    path: str | os.PathLike[str], inputs: Sequence[str | os.PathLike[str]] = ()
+) -> Path:
+    """Where a file will really lie (links followed), if it may be put there.
+
+    Raises InvalidRequest for a folder that does not exist, what is no file, or one of the inputs;
+    ResourceError for a folder that may not be written to.
+    """
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
         raise InvalidRequest(f"{path}: the folder {target.parent} does not exist")
+    if not os.access(target.parent, os.W_OK):
+        raise ResourceError(f"{path}: the folder {target.parent} may not be written to")
     if not target.exists():
         return target
     if not target.is_file():

@@ -307,7 +307,7 @@ def test_the_command_writes_what_the_library_collects(
         (["MODEL", "no.txt"], "no.txt: No such file"),
         (["no.gguf", "text.txt"], "no.gguf: cannot be opened"),
         (["MODEL", "text.txt", "--ctx", "1024"], "reads at most 512 tokens"),
-        (["MODEL", "text.txt", "-o", "no/i.gguf"], "folder no does not exist"),
+        (["MODEL", "text.txt", "-o", "no/i.gguf"], "does not exist"),
         (["MODEL", "text.txt", "--ctx", "16", "-o", "MODEL"], "is what is being read"),
         (["MODEL", "text.txt", "--ctx", "16", "-o", "text.txt"], "is what is being read"),
         (["MODEL", "text.txt"], "take a longer text"),

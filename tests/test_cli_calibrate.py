@@ -125,6 +125,17 @@ def test_a_dry_run_shows_the_choice_and_writes_nothing(model, text, tmp_path, ca
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_text_is_never_overwritten(model, text, capsys):
+    before = text.read_bytes()
+    assert "is what is being read" in fail(capsys, model, text, "--calibrate", text)
+    assert text.read_bytes() == before
+
+
+def test_a_target_that_cannot_be_is_told_before_the_text_is_read(model, text, tmp_path, capsys):
+    out = tmp_path / "nowhere" / "out.gguf"
+    assert "does not exist" in fail(capsys, model, out, "--size", "1k", "--calibrate", text)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

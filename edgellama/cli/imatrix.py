@@ -12,11 +12,12 @@ from edgellama.config import ModelConfig
 from edgellama.errors import InvalidRequest
 from edgellama.gguf import GGUFFile
 from edgellama.gguf_imatrix import write_imatrix
+from edgellama.gguf_writer import check_target
 from edgellama.text_chunks import cut_text
 from edgellama.tokenizer import load_tokenizer
 from edgellama.weights import load_weights
 
-from .options import read_text_file
+from .text_files import read_text_file
 
 HELP = "collect what each input channel carries, to quantize by it"
 EXAMPLES = """\
@@ -48,8 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     target = Path(args.output or f"{Path(args.model).stem}.imatrix.gguf")
-    if not target.parent.is_dir():
-        raise InvalidRequest(f"{target}: the folder {target.parent} does not exist")
+    check_target(target, [args.model, args.text])  # here, because reading a text takes long
     with GGUFFile(args.model) as file:
         config = ModelConfig.from_gguf(file)
         if args.ctx > config.context_length:

@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from edgellama.errors import InvalidRequest
+from edgellama.gguf_writer import check_target
 
 from .calibrating import ABOUT_TEXTS, add_text_options, calibrated
 from .making import ABOUT_TYPES, add_type_options, make, type_options
@@ -50,6 +51,9 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidRequest(
             f"{args.source}: is a checkpoint; `edgellama convert` makes GGUF of it, of any --type"
         )
+    if not args.dry_run:  # here, because a calibration takes long
+        texts = [] if args.calibrate is None else [args.calibrate]
+        check_target(args.output, [*source.fingerprint, *texts])
     options = type_options(args)
     plan = make_plan(source, args.type, **options)
     with calibrated(plan, args, options) as wished:
