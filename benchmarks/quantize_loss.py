@@ -15,7 +15,6 @@ are not made again, so a run can be resumed; begin with an empty folder after a 
 import argparse
 import json
 import os
-import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,6 +37,15 @@ WAYS = {  # prefix of a file: head of its column
     "calibrate": "`--calibrate`",
     "size": "`--size`",
 }
+STORIES = """
+import random, sys
+from grammar import make_story
+from stories import SKELETONS
+n, seed, train = map(int, sys.argv[1:])
+rng = random.Random(seed)
+stories = (make_story(rng, SKELETONS, train=bool(train)).text for _ in range(n))
+sys.stdout.write("\\n\\n".join(stories))
+"""
 TRAINED, TRAINED_SEED = 600, 11  # stories
 HELD_OUT, HELD_OUT_SEED = 200, 999
 
@@ -49,12 +57,10 @@ def edgellama(*arguments: str | Path) -> str:
 
 
 def stories(n: int, seed: int, *, train: bool) -> str:
-    sys.path.insert(0, str(ROOT / "examples" / "train_tiny"))
-    from grammar import make_story
-    from stories import SKELETONS
-
-    rng = random.Random(seed)
-    return "\n\n".join(make_story(rng, SKELETONS, train=train).text for _ in range(n))
+    """Text of the grammar, whose files are scripts and not a package."""
+    folder = ROOT / "examples" / "train_tiny"
+    command = [sys.executable, "-c", STORIES, str(n), str(seed), str(int(train))]
+    return subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def write_inputs() -> None:
@@ -65,7 +71,9 @@ def write_inputs() -> None:
         edgellama("quantize", model, "f32.gguf", "--type", "F32", "--allow-requantize")
     edgellama("imatrix", "f32.gguf", "trained.txt", "-o", "importance.gguf")
     matrix = read_imatrix("importance.gguf")
-    means = {name: sums / np.float32(matrix.counts[name]) for name, sums in matrix.sums.items()}
+    means: dict[str, Any] = {
+        name: sums / np.float32(matrix.counts[name]) for name, sums in matrix.sums.items()
+    }
     np.savez("importance.npz", **means)
 
 
