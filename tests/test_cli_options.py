@@ -10,7 +10,9 @@ import pytest
 
 from edgellama import cli
 from edgellama.cli import options
+from edgellama.cli.loading import add_speed_options, read_size
 from edgellama.errors import InvalidRequest
+from edgellama.prefix_store import DEFAULT_BYTES
 from edgellama.sampling import SamplingParams
 
 
@@ -66,13 +68,13 @@ def test_what_is_no_value_is_refused_by_name(name: str, text: str) -> None:
      ("2GiB", 2 << 30), ("64k", 64 << 10)],
 )  # fmt: skip
 def test_sizes(text: str, size: int) -> None:
-    assert options.read_size(text) == size
+    assert read_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "G", "-1", "much", "1X", "nan", "inf"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="is no size"):
-        options.read_size(text)
+        read_size(text)
 
 
 def run(
@@ -128,3 +130,9 @@ def test_a_form_that_cannot_be_kept_is_an_error_in_one_line(
 def test_only_one_form_may_be_given(capsys: pytest.CaptureFixture[str], tiny_llama: Path) -> None:
     with pytest.raises(SystemExit, match="2"):
         run(capsys, tiny_llama, "--regex", "a", "--json-schema", "{}")
+
+
+def test_prefixes_take_what_the_library_lets_them_take_unless_told_otherwise() -> None:
+    parser = argparse.ArgumentParser()
+    add_speed_options(parser)
+    assert parser.parse_args([]).prefix_cache == DEFAULT_BYTES

@@ -25,7 +25,7 @@ from edgellama.random_llama import SHAPES, TYPES, write_random_llama
 from edgellama.threads import default_threads
 from edgellama.weights import ModelWeights, load_weights
 
-from .options import note
+from .terminal import note
 
 HELP = "measure how fast a model runs here"
 EXAMPLES = """\

@@ -24,7 +24,7 @@ from edgellama.text_chunks import cut_text
 from edgellama.tokenizer import load_tokenizer
 from edgellama.weights import ModelWeights, load_weights
 
-from .options import read_text_file
+from .text_files import read_text_file
 
 if TYPE_CHECKING:
     from edgellama.converters import Plan, PlannedTensor, TypeOptions

@@ -21,10 +21,9 @@ from .options import (
     add_grammar_options,
     add_model_options,
     add_sampling_options,
-    is_plain,
-    note,
     open_llama,
 )
+from .terminal import is_plain, note
 
 HELP = "talk with a model"
 EXAMPLES = """\

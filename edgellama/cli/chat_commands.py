@@ -15,7 +15,9 @@ from edgellama.errors import InvalidRequest
 from edgellama.saved_chats import chats_folder, list_chats
 
 from .chat_session import Conversation
-from .options import describe, harmless, note, read_text_file
+from .options import describe
+from .terminal import harmless, note
+from .text_files import read_text_file
 
 MAX_LISTED = 20
 

@@ -24,7 +24,7 @@ from rich.rule import Rule
 from rich.syntax import Syntax
 from rich.text import Text
 
-from .options import harmless
+from .terminal import harmless
 
 DRAWING_SHARE = 0.1  # of the time at most: the cores are for the model
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")

@@ -22,7 +22,7 @@ from edgellama.saved_chats import list_chats
 from .chat_commands import COMMANDS
 from .chat_lines import goes_on, unfold
 from .chat_session import Conversation
-from .options import note
+from .terminal import note
 
 MAX_HISTORY_BYTES = 4 << 20  # beyond, a new file is begun, and the one before is kept beside it
 _STYLE = Style.from_dict({"bottom-toolbar": "noreverse fg:ansibrightblack"})

@@ -11,7 +11,8 @@ from edgellama.llama import Llama
 from edgellama.saved_chats import LAST, SavedChat, load_chat, save_chat
 
 from .chat_settings import Settings
-from .options import describe, note, show
+from .options import describe
+from .terminal import note, show
 
 LONG_WAIT = 256  # tokens to be read before the first of the answer: worth a remark
 

@@ -19,8 +19,9 @@ from edgellama.text_chunks import cut_text
 from edgellama.tokenizer import load_tokenizer
 from edgellama.weights import load_weights
 
-from .options import note, read_text_file
 from .scatter import Point, write_scatter
+from .terminal import note
+from .text_files import read_text_file
 
 HELP = "measure what a model has lost: perplexity, distance from a reference"
 EXAMPLES = """\

@@ -2,20 +2,22 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import fields
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from edgellama.answer import Timings
 from edgellama.errors import InvalidRequest
 from edgellama.llama import CONTEXT_POLICIES, Llama
-from edgellama.prefix_store import DEFAULT_BYTES, PrefixStore
+from edgellama.prefix_store import PrefixStore
 from edgellama.sampling import SamplingOptions, SamplingParams
+
+from .loading import add_loading_options, add_speed_options
+from .terminal import note
+from .text_files import decode, read_text_file
 
 if TYPE_CHECKING:
     from edgellama.grammar import Grammar
@@ -30,7 +32,6 @@ _OFTEN_USED = (
     "repeat_last_n",
     "seed",
 )
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -50,47 +51,6 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="cpu, or reference: plain numpy, slow, for comparisons (default: %(default)s)",
     )
     add_speed_options(parser)
-
-
-def add_loading_options(group: argparse._ArgumentGroup) -> None:
-    """How any command that answers loads its models."""
-    group.add_argument(
-        "--ctx",
-        type=int,
-        default=4096,
-        metavar="N",
-        help="tokens of context; 0: as many as the model was trained for (default: %(default)s)",
-    )
-    group.add_argument("--threads", type=int, metavar="N", help="default: what suits the machine")
-    group.add_argument(
-        "--kv-type",
-        default="f16",
-        metavar="TYPE",
-        help="keys and values as f16 or q8_0, half the memory (default: %(default)s)",
-    )
-
-
-def add_speed_options(parser: argparse.ArgumentParser) -> None:
-    """What saves time."""
-    speed = parser.add_argument_group("what saves time; no answer depends on it")
-    speed.add_argument(
-        "--prefix-cache",
-        type=read_size,
-        default=DEFAULT_BYTES,
-        metavar="SIZE",
-        help="keep what was read on disk for the next start, at most so much; 0: do not"
-        " (default: 4G)",
-    )
-    speed.add_argument(
-        "--draft",
-        metavar="MODEL",
-        help="GGUF file of a small model of the same vocabulary, which guesses ahead",
-    )
-    speed.add_argument(
-        "--no-speculation",
-        action="store_true",
-        help="do not guess ahead from the text either",
-    )
 
 
 @contextmanager
@@ -122,19 +82,6 @@ def open_prefix_store(args: argparse.Namespace) -> Iterator[PrefixStore | None]:
         return
     with closing(PrefixStore(max_bytes=args.prefix_cache, report=note)) as store:
         yield store
-
-
-def read_size(text: str) -> int:
-    """Bytes, from a number with or without a unit of 1,024: 500M, 4G, 1.5G."""
-    number = text.upper().removesuffix("B").removesuffix("I")
-    unit = number[-1:] if number[-1:] in _UNITS else ""
-    try:
-        size = float(number.removesuffix(unit)) * _UNITS[unit]
-        return int(size) if size >= 0 else int("")
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no size; write it as 500M or 4G, or 0"
-        ) from None
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
@@ -286,19 +233,7 @@ def read_text(args: argparse.Namespace) -> str:
         return str(args.prompt)
     if sys.stdin.isatty() and args.prompt is None:
         raise InvalidRequest("no text: give it with -p TEXT, -f FILE or on standard input")
-    return _decode(sys.stdin.buffer.read(), "standard input")
-
-
-def read_text_file(path: str) -> str:
-    """The text of a UTF-8 file, line ends as they are."""
-    return _decode(Path(path).read_bytes(), path)
-
-
-def _decode(data: bytes, source: str) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"{source} is not UTF-8 text: byte {error.start} is wrong") from None
+    return decode(sys.stdin.buffer.read(), "standard input")
 
 
 def describe(timings: Timings) -> str:
@@ -313,33 +248,3 @@ def describe(timings: Timings) -> str:
         f" {timings.predicted_per_second:.1f} tok/s | first token after"
         f" {timings.first_token_s:.2f} s{guessed}"
     )
-
-
-# Control characters steer a terminal: what a model says must not clear it, colour it or retitle it.
-_CONTROLS = {c: "\ufffd" for c in (*range(0x20), *range(0x7F, 0xA0)) if chr(c) not in "\t\n"}
-
-
-def harmless(text: str) -> str:
-    """The text without what steers a terminal."""
-    return text.translate(_CONTROLS)
-
-
-def show(text: str) -> None:
-    """A piece of an answer, at once: as it is into a file or pipe, harmless on a terminal."""
-    print(harmless(text) if sys.stdout.isatty() else text, end="", flush=True)
-
-
-def is_plain() -> bool:
-    """Whether the terminal, or who sits before it, wants text without colours and cursor."""
-    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-
-
-def dim(text: str) -> str:
-    """Fainter, where stderr is a terminal that may be coloured (https://no-color.org)."""
-    return text if is_plain() or not sys.stderr.isatty() else f"\x1b[2m{text}\x1b[0m"
-
-
-def note(text: str) -> None:
-    """A remark beside the answer: on stderr, in brackets."""
-    sys.stdout.flush()
-    print(dim(f"[{text}]"), file=sys.stderr, flush=True)

@@ -14,13 +14,12 @@ from .options import (
     add_sampling_options,
     add_text_options,
     describe,
-    note,
     open_llama,
     read_grammar,
     read_text,
     sampling_options,
-    show,
 )
+from .terminal import note, show
 
 HELP = "continue a text"
 EXAMPLES = """\

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from edgellama.errors import InvalidRequest
 
-from .options import add_loading_options, add_speed_options, note, read_text_file
+from .loading import add_loading_options, add_speed_options
+from .terminal import note
+from .text_files import read_text_file
 
 if TYPE_CHECKING:
     from edgellama.server.settings import Settings

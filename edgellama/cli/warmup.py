@@ -6,7 +6,7 @@ from time import perf_counter
 from edgellama.errors import ResourceError
 from edgellama.quant import FORMATS, find_format
 
-from .options import note
+from .terminal import note
 
 HELP = "compile the kernels for this CPU, once and ahead of time"
 EXAMPLES = """\

@@ -255,7 +255,10 @@ def test_a_first_model_that_cannot_be_opened_is_an_error_in_one_line(
 
 
 def test_the_server_itself_does_not_compute() -> None:
-    code = "import sys, edgellama.server.run; print({'numpy', 'numba', 'gguf'} & set(sys.modules))"
+    code = (
+        "import sys, edgellama.cli.serve, edgellama.server.run;"
+        " print({'numpy', 'numba', 'gguf'} & set(sys.modules))"
+    )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
 
 
