@@ -11,11 +11,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from .chat_file_format import TemplateFormat, render_all, template_variables
+from .chat_format import ChatFormat
 from .chat_formats import CHAT_FORMATS, BuiltInFormat
-from .chat_messages import ROLES, Message, Messages, check_conversation
+from .chat_messages import ROLES, Conversation, Message, Messages, check_conversation
 from .errors import EdgellamaError, InvalidRequest
 from .tokenizer import Tokenizer
 from .tools.calls import LLAMA_FORM, CallForm
@@ -34,69 +35,23 @@ __all__ = [
 ]
 
 
-class ChatFormat(Protocol):
-    """How a model expects a conversation to be written, and where its answers end."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def stop_strings(self) -> tuple[str, ...]:
-        """Texts at which an answer is over, for models that were trained on plain text."""
-
-    @property
-    def call_form(self) -> CallForm:
-        """How it writes a tool call, and how one is enforced."""
-
-    def prompt(
-        self,
-        tokenizer: Tokenizer,
-        messages: Messages,
-        *,
-        tools: Tools = (),
-        now: datetime | None = None,
-    ) -> list[int]:
-        """The token ids of a conversation, ending where the assistant speaks.
-
-        now: the time that formats with a date in their header write. Raises InvalidRequest if these
-        are no messages or tools (chat_messages.py, tools/definitions.py), or the format cannot
-        express them.
-        """
-
-    def stop_ids(self, tokenizer: Tokenizer) -> frozenset[int]:
-        """The tokens at which an answer is over."""
-
-
 @dataclass(frozen=True, slots=True)
-class MixedFormat:
+class MixedFormat(ChatFormat):
     """A template that is a built-in format as long as no tools are in play."""
 
+    name: str
+    stop_strings: tuple[str, ...]
+    call_form: CallForm
     plain: BuiltInFormat
     with_tools: TemplateFormat
 
-    @property
-    def name(self) -> str:
-        return self.plain.name
+    @classmethod
+    def of(cls, plain: BuiltInFormat, with_tools: TemplateFormat) -> "MixedFormat":
+        return cls(plain.name, plain.stop_strings, with_tools.call_form, plain, with_tools)
 
-    @property
-    def stop_strings(self) -> tuple[str, ...]:
-        return self.plain.stop_strings
-
-    @property
-    def call_form(self) -> CallForm:
-        return self.with_tools.call_form
-
-    def prompt(
-        self,
-        tokenizer: Tokenizer,
-        messages: Messages,
-        *,
-        tools: Tools = (),
-        now: datetime | None = None,
-    ) -> list[int]:
-        has_tools = check_conversation(messages, tools).has_tools
-        format: ChatFormat = self.with_tools if has_tools else self.plain
-        return format.prompt(tokenizer, messages, tools=tools, now=now)
+    def encode(self, tokenizer: Tokenizer, conversation: Conversation, now: datetime) -> list[int]:
+        format: ChatFormat = self.with_tools if conversation.has_tools else self.plain
+        return format.encode(tokenizer, conversation, now)
 
     def stop_ids(self, tokenizer: Tokenizer) -> frozenset[int]:
         return self.plain.stop_ids(tokenizer) | self.with_tools.stop_ids(tokenizer)
@@ -148,7 +103,7 @@ def find_chat_format(tokenizer: Tokenizer, name: str | None = None) -> ChatForma
             return built_in
     except InvalidRequest:  # the vocabulary lacks a control token that only tools need
         pass
-    return MixedFormat(built_in, template)
+    return MixedFormat.of(built_in, template)
 
 
 def _text(

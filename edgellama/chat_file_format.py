@@ -13,13 +13,14 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from .chat_format import ChatFormat
 from .chat_formats import tools_in_words
-from .chat_messages import Conversation, Messages, check_conversation
+from .chat_messages import Conversation
 from .chat_template import render
 from .errors import EdgellamaError, InvalidRequest
 from .tokenizer import Tokenizer
 from .tools.calls import LLAMA_FORM, CallForm
-from .tools.definitions import BUILT_IN_PARAMETERS, Tools
+from .tools.definitions import BUILT_IN_PARAMETERS
 
 # In tools and calls: words that templates compare with, and nobody's own.
 _WORDS = {
@@ -31,7 +32,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class TemplateFormat:
+class TemplateFormat(ChatFormat):
     """A template that is no built-in format: rendered by the helper process at every prompt."""
 
     source: str
@@ -41,15 +42,7 @@ class TemplateFormat:
     name: str = "template"
     stop_strings: tuple[str, ...] = ()
 
-    def prompt(
-        self,
-        tokenizer: Tokenizer,
-        messages: Messages,
-        *,
-        tools: Tools = (),
-        now: datetime | None = None,
-    ) -> list[int]:
-        conversation = check_conversation(messages, tools)
+    def encode(self, tokenizer: Tokenizer, conversation: Conversation, now: datetime) -> list[int]:
         if not self.shows_tools:
             conversation = tools_in_words(conversation)
         variables = template_variables(self.source, conversation)
@@ -60,7 +53,7 @@ class TemplateFormat:
             )
             for guard in (_guard, _guard_strictly)
         ]
-        texts = render_all(self.source, tokenizer, guarded, now or datetime.now())
+        texts = render_all(self.source, tokenizer, guarded, now)
         runs, strict_runs = (
             # JSON that is all ASCII spells the mark out.
             tokenizer.split(text.replace(json.dumps(mark)[1:-1], mark))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeAlias
 
+from .chat_format import ChatFormat
 from .chat_messages import Call, Conversation, Messages, Said, check_conversation
 from .errors import InvalidRequest
 from .tokenizer import Tokenizer
@@ -33,7 +34,7 @@ Part: TypeAlias = Control | str
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltInFormat:
+class BuiltInFormat(ChatFormat):
     """A format that edgellama knows; see the table CHAT_FORMATS."""
 
     name: str
@@ -42,16 +43,9 @@ class BuiltInFormat:
     stop_strings: tuple[str, ...] = ()
     call_form: CallForm = LLAMA_FORM
 
-    def prompt(
-        self,
-        tokenizer: Tokenizer,
-        messages: Messages,
-        *,
-        tools: Tools = (),
-        now: datetime | None = None,
-    ) -> list[int]:
+    def encode(self, tokenizer: Tokenizer, conversation: Conversation, now: datetime) -> list[int]:
         ids: list[int] = []
-        for part in self.write(check_conversation(messages, tools), now or datetime.now()):
+        for part in self.write(conversation, now):
             if isinstance(part, Control):
                 ids.append(self._id(tokenizer, part))
             else:
