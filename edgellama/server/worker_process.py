@@ -55,18 +55,15 @@ def main(told: dict[str, Any]) -> None:
     serving = threading.Event()
     threading.Thread(target=_end_with_stdin, args=(serving,), daemon=True).start()
     with _connection(told["socket"]) as connection:
-
-        def note(text: str) -> None:
-            frames.transmit(connection, frames.NOTE, text.encode())
-
-        with closing(OpenModels(_settings(told["settings"]), note)) as models:
+        notes = Notes(connection)
+        with closing(OpenModels(_settings(told["settings"]), notes)) as models:
             try:
                 first = _open_first(models, told["open"])
             except Exception as error:
                 frames.transmit(connection, frames.FAILED, strict_json.dump(_plain(error)))
                 return
             serving.set()
-            asyncio.run(_serve(models, first, connection))
+            asyncio.run(_serve(models, first, connection, notes))
 
 
 def _end_with_stdin(serving: threading.Event) -> None:
@@ -118,7 +115,29 @@ def _plain(error: Exception) -> dict[str, str]:
     return {"kind": "EdgellamaError", "message": words}
 
 
-async def _serve(models: OpenModels, first: Llama | None, connection: socket.socket) -> None:
+class Notes:
+    """Tells the other end what opening a model waits for; from any thread."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._channel: tuple[asyncio.AbstractEventLoop, Channel] | None = None
+
+    def __call__(self, text: str) -> None:
+        if self._channel is None:
+            frames.transmit(self._connection, frames.NOTE, text.encode())
+            return
+        loop, channel = self._channel
+        with suppress(RuntimeError):  # the loop has ended: nobody listens
+            loop.call_soon_threadsafe(channel.send, frames.NOTE, 0, text.encode())
+
+    def go_through(self, channel: Channel) -> None:
+        """From now on the connection is the channel's, in the loop that runs."""
+        self._channel = asyncio.get_running_loop(), channel
+
+
+async def _serve(
+    models: OpenModels, first: Llama | None, connection: socket.socket, notes: Notes
+) -> None:
     """Answer requests until the connection ends, then end those that run."""
     loop = asyncio.get_running_loop()
     loop.set_default_executor(waiting_threads())
@@ -127,6 +146,7 @@ async def _serve(models: OpenModels, first: Llama | None, connection: socket.soc
     async with app.router.lifespan_context(app):
         exchanges = Exchanges(app)
         frames.transmit(connection, frames.READY)
+        notes.go_through(exchanges.channel)
         await loop.create_connection(lambda: exchanges.channel, sock=connection)
         await exchanges.gone.wait()
         await exchanges.end()

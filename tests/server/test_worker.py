@@ -27,6 +27,7 @@ from edgellama.server import frames, worker
 from edgellama.server.frames import Channel, Frame
 from edgellama.server.settings import Settings
 from edgellama.server.worker import Worker
+from edgellama.server.worker_process import Notes
 
 CHAT = "/v1/chat/completions"
 LONG: dict[str, Any] = {
@@ -335,3 +336,27 @@ def test_of_a_long_answer_only_so_much_is_on_its_way() -> None:
         assert len(json.loads(asyncio.run(story()))["tokens"]) >= 50_000
     finally:
         made.close()
+
+
+def test_notes_from_other_threads_stand_between_frames() -> None:
+    ours, theirs = socket.socketpair()
+
+    async def story() -> list[Frame]:
+        channel = Channel(lambda frame: None, lambda: None)
+        await asyncio.get_running_loop().create_connection(lambda: channel, sock=theirs)
+        notes = Notes(theirs)
+        notes.go_through(channel)
+        arrived = asyncio.create_task(
+            asyncio.to_thread(lambda: [frames.receive(ours) for _ in range(200)])
+        )
+        for _ in range(100):
+            channel.send(frames.BODY, 1, b"x" * frames.PIECE)
+            await asyncio.to_thread(notes, "compiling")
+        received = await arrived
+        channel.abort()
+        return [frame for frame in received if frame is not None]
+
+    with ours:
+        arrived = asyncio.run(story())
+    assert arrived.count(Frame(frames.NOTE, 0, b"compiling")) == 100
+    assert arrived.count(Frame(frames.BODY, 1, b"x" * frames.PIECE)) == 100
