@@ -15,13 +15,14 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .answer import ContextReport, Timings, Token
 from .backends import Backend, Batch
+from .draw import draw_all
 from .errors import ContextFull, InvalidRequest, Overloaded, ResourceError
 from .generate import Generation
 from .prefix_store import PrefixStore
@@ -29,7 +30,7 @@ from .requests import Answering, Embedding, Reading, Request, Scoring
 from .schedule import share_rows
 from .slots import Slots, common_prefix
 from .speculation import MOST_GUESSES, Costs, Drafter, PromptLookup, Speculation
-from .stream import Stream
+from .stream import Bell, Stream
 from .tokenizer import Tokenizer
 
 # A step looks up for cancellations and newcomers between chunks of rows: many, so that a weight
@@ -104,13 +105,14 @@ class Engine:
         self._pid = os.getpid()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._bell = Bell()  # for those whose tokens a step has made
 
     # Any thread.
 
     def submit(self, request: Request, context: ContextReport | None = None) -> Generation:
         """Begin an answer. Raises ContextFull, Overloaded, InvalidRequest."""
         self.check_fits(len(request.prompt))
-        stream: Stream[Token] = Stream()
+        stream: Stream[Token] = Stream(self._bell)
         timings, context = Timings(), context or ContextReport()
         answering = Answering(request, self._tokenizer, self.n_ctx, stream, timings, context)
         self._enqueue(answering, stream)
@@ -219,6 +221,8 @@ class Engine:
                 self._step()
             except BaseException as error:
                 self._fail(error)
+            finally:
+                self._bell.ring()
 
     def _admit(self) -> bool:
         """Give places to those who wait; wait oneself if there is nothing to do. False: end."""
@@ -303,22 +307,21 @@ class Engine:
         readings = [r for r in self._active if (r.wanted == "hidden") == hidden]
         began = perf_counter()
         guesses = self._guesses(readings)
-        shares = share_rows([r.n_pending for r in readings], self._chunk_rows(readings))
-        rows = [(r, n) for r, n in zip(readings, shares, strict=True) if n]
-        batch = _batch(rows, guesses)
+        pending = [r.n_pending for r in readings]
+        parts = _parts(readings, pending, share_rows(pending, self._chunk_rows(pending)), guesses)
+        batch = _batch(parts)
         run = self._backend.hidden if hidden else self._backend.forward
         outputs = run(batch)
         elapsed = perf_counter() - began
-        self._measure(len(batch), len(rows), elapsed)
+        self._measure(len(batch), len(parts), elapsed)
+        for part in parts:
+            self._slots.add(part.reading.sequence, part.ids)
+            part.reading.n_read += part.n_rows
+        _begin_choices(parts, outputs)
         at = 0
-        for reading, n in rows:
-            reading_guesses = guesses if reading.n_pending == n else []
-            start = reading.n_read
-            self._slots.add(reading.sequence, reading.tokens[start : start + n] + reading_guesses)
-            reading.n_read += n
-            n_out = _n_outputs(reading, n, reading_guesses)
-            self._hand_over(reading, outputs[at : at + n_out], reading_guesses)
-            at += n_out
+        for part in parts:
+            self._hand_over(part.reading, outputs[at : at + part.n_outputs], part.guesses)
+            at += part.n_outputs
         status = self._status
         status.steps_total += 1
         status.rows_total += len(batch)
@@ -362,16 +365,18 @@ class Engine:
             return []
         return speculation.guess(reading.tokens, min(reading.room, self._most_rows - 1))
 
-    def _chunk_rows(self, readings: Sequence[Reading]) -> int:
-        """Rows of the next step, so that it takes about as long as it may."""
+    def _chunk_rows(self, pending: Sequence[int]) -> int:
+        """Rows of the next step, so that it takes about as long as it may.
+
+        pending: how many ids of each request wait to be read."""
         least, most = CHUNK_ROWS
         most = min(most, self._most_rows)
         if not self._row_s:
             return min(2 * least, most)
-        company = sum(r.n_pending == 1 for r in readings)
+        company = pending.count(1)
         seconds = IN_COMPANY_S if company else ALONE_S
         fitting = int(seconds / self._row_s) // least * least
-        return max(min(max(fitting, least) + company, most), min(len(readings), most))
+        return max(min(max(fitting, least) + company, most), min(len(pending), most))
 
     def _measure(self, n_rows: int, n_readings: int, elapsed: float) -> None:
         if n_readings == 1 and n_rows <= 1 + MOST_GUESSES:
@@ -390,31 +395,68 @@ class Engine:
             self._slots.reset()
 
 
-def _n_outputs(reading: Reading, n_rows: int, guesses: Sequence[int]) -> int:
-    """Output rows of a request that reads `n_rows` pending ids and the guesses behind them."""
-    if reading.wanted != "last":
-        return n_rows
-    return 1 + len(guesses) if reading.n_pending == 0 else 0
+class _Part(NamedTuple):
+    """What a step reads of one request."""
+
+    reading: Reading
+    n_rows: int  # pending ids
+    ids: list[int]  # these, and the guesses behind them
+    guesses: Sequence[int]
+    n_outputs: int  # the last rows, whose outputs are wanted
 
 
-def _batch(rows: Sequence[tuple[Reading, int]], guesses: Sequence[int]) -> Batch:
-    """The rows of one step; guesses stand behind the only request's pending id."""
+def _parts(
+    readings: Sequence[Reading],
+    pending: Sequence[int],
+    shares: Sequence[int],
+    guesses: Sequence[int],
+) -> list[_Part]:
+    """Some pending ids of each, as its share says; guesses are of the only request."""
+    parts = []
+    for reading, n_pending, n in zip(readings, pending, shares, strict=True):
+        if not n:
+            continue
+        ids = reading.tokens[reading.n_read : reading.n_read + n]
+        n_outputs = n
+        behind: Sequence[int] = ()
+        if n == n_pending and guesses:
+            behind = guesses
+            ids += guesses
+        if reading.wanted == "last":
+            n_outputs = 1 + len(behind) if n == n_pending else 0
+        parts.append(_Part(reading, n, ids, behind, n_outputs))
+    return parts
+
+
+def _batch(parts: Sequence[_Part]) -> Batch:
+    """The rows of one step."""
     tokens: list[int] = []
     positions: list[int] = []
     sequences: list[int] = []
     wanted: list[bool] = []
-    for reading, n in rows:
-        start = reading.n_read
-        ids = [*reading.tokens[start : start + n], *guesses]
+    for reading, _, ids, _, n_outputs in parts:
+        n, start = len(ids), reading.n_read
         tokens += ids
-        positions += range(start, start + len(ids))
-        sequences += [reading.sequence] * len(ids)
-        at_end = n == reading.n_pending  # then the last id, and what is guessed behind it
-        wanted += [reading.wanted != "last"] * (n - 1)
-        wanted += [at_end or reading.wanted != "last"] * (len(ids) - n + 1)
+        positions += range(start, start + n)
+        sequences += [reading.sequence] * n
+        wanted += [False] * (n - n_outputs) + [True] * n_outputs
     return Batch(
         np.array(tokens, np.int32),
         np.array(positions, np.int32),
         np.array(sequences, np.int32),
         np.array(wanted, np.bool_),
     )
+
+
+def _begin_choices(parts: Sequence[_Part], outputs: NDArray[np.float32]) -> None:
+    """Choose the next id of all that write, as far as one call can do it."""
+    draws = []
+    row, row_bytes, width = outputs.ctypes.data, outputs.strides[0], outputs.shape[1]
+    for part in parts:
+        if part.n_outputs == 1:
+            draw = part.reading.begin_choice(row, width)
+            if draw is not None:
+                draws.append(draw)
+        row += part.n_outputs * row_bytes
+    if draws:
+        draw_all(draws)

@@ -8,7 +8,6 @@ its logits choose another. Three kinds of requests share it: `Answering` chooses
 text, `Scoring` keeps the logits of every id, `Embedding` the hidden states.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .answer import ContextReport, FinishReason, Timings, Token
+from .draw import Draw
 from .errors import InvalidRequest
-from .sampling import Sampler, SamplingParams, log_probability, top_logprobs
+from .sampling import Sampler, SamplingParams, top_logprobs
 from .stop_strings import BannedStrings, StopStrings
 from .stream import Stream
 from .tokenizer import StreamDecoder, Tokenizer
@@ -78,6 +78,13 @@ class Reading(ABC):
         """It has got a sequence that holds the first `n_read` ids."""
         self.sequence, self.n_read = sequence, n_read
 
+    def begin_choice(self, address: int, n: int) -> Draw | None:
+        """What `draw_all` can do for all requests of a step, before each takes its only row.
+
+        The row is n float32 at `address`. None: nothing.
+        """
+        return None
+
     @abstractmethod
     def take(self, rows: NDArray[np.float32], guesses: Sequence[int] = ()) -> None:
         """What a step computed for the ids that were read last; n_read counts them already.
@@ -116,7 +123,11 @@ class Answering(Reading):
                 tokenizer, request.stop_ids, continues=request.continues
             )
         self._sampler = Sampler(
-            request.params, request.prompt, constraint=constraint, tokenizer=tokenizer
+            request.params,
+            request.prompt,
+            constraint=constraint,
+            tokenizer=tokenizer,
+            logprobs=request.logprobs or request.top_logprobs > 0,
         )
         self._stops = StopStrings(request.stop_strings)
         self._banned = BannedStrings(request.params.banned_strings)
@@ -146,6 +157,11 @@ class Answering(Reading):
         self._started = perf_counter()
         self.timings.cache_n = n_read
         self.timings.prompt_n = len(self.tokens) - n_read
+
+    def begin_choice(self, address: int, n: int) -> Draw | None:
+        if len(self._chosen) in self._forbidden:
+            return None
+        return self._sampler.begin(address, n)
 
     def take(self, rows: NDArray[np.float32], guesses: Sequence[int] = ()) -> None:
         """Choose an id from each row as long as the guess for it was right."""
@@ -178,34 +194,32 @@ class Answering(Reading):
         if last:
             text += self._decoder.flush()
         n_top = self.request.top_logprobs
-        top = top_logprobs(logits, n_top) if n_top else ()
-        logprob = log_probability(logits, id) if self.request.logprobs or n_top else math.nan
-        token = Token(text, id, logprob, None, top)
+        top = top_logprobs(logits, n_top, self._sampler.log_sum) if n_top else ()
+        token = Token(text, id, self._sampler.logprob, None, top)
         settled, n_back = self._banned.push(token)
-        if n_back:
-            self._write(settled, None)
-            self._take_back(n_back)
-            return None
-        if last:
+        if last and not n_back:
             settled += self._banned.flush()
         over: FinishReason | None = ("stop" if ended else "length") if last else None
-        self._write(settled, over)
+        for each in settled:
+            self._write(each, over if each is token else None)
+        if n_back:
+            self._take_back(n_back)
+            return None
         return id
 
-    def _write(self, settled: Sequence[Token], over: FinishReason | None) -> None:
-        """Let tokens out, up to the first stop string; `over`: the last of them ends the answer."""
-        for i, token in enumerate(settled):
-            final = over is not None and i == len(settled) - 1
-            text, cut = self._stops.push(token.text)
-            if final and not cut:
-                text += self._stops.flush()
-            finish: FinishReason | None = "stop" if cut else over if final else None
-            if text != token.text or finish:
-                token = Token(text, token.id, token.logprob, finish, token.top_logprobs)
-            self._stream.put(token)
-            if finish:
-                self.end()
-                return
+    def _write(self, token: Token, over: FinishReason | None) -> None:
+        """Let a token out, up to the first stop string; `over`: it ends the answer."""
+        if self.finished:
+            return
+        text, cut = self._stops.push(token.text)
+        if over and not cut:
+            text += self._stops.flush()
+        finish = "stop" if cut else over
+        if finish or text != token.text:
+            token = token._replace(text=text, finish_reason=finish)
+        self._stream.put(token)
+        if finish:
+            self.end()
 
     def _take_back(self, n: int) -> None:
         """Choose the last `n` ids again, the first of them otherwise: they wrote what is banned."""

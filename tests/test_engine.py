@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgellama import ContextFull, InvalidRequest, Llama, Overloaded
+from edgellama import ContextFull, InvalidRequest, Llama, ModelFormatError, Overloaded
 from edgellama import engine as module
 from edgellama.backends import Batch
 from edgellama.prefix_store import PrefixStore
 from edgellama.schedule import share_rows
-from edgellama.stream import Stream
+from edgellama.stream import Bell, Stream
 
 STORY = [{"role": "user", "content": "Tell me a story about a fox."}]
 
@@ -52,6 +52,26 @@ def test_company_changes_no_answer(llm: Llama, temperature: float) -> None:
     alone = [asks(llm, animal, temperature=temperature).read().tokens for animal in animals]
     together = [asks(llm, animal, temperature=temperature) for animal in animals]
     assert [generation.read().tokens for generation in together] == alone
+
+
+def test_logits_that_are_no_numbers_harm_no_company(
+    llm: Llama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = asks(llm, "cat").read().tokens
+    backend = llm._engine._backend
+    forward = backend.forward
+
+    def damaged(batch: Batch) -> np.ndarray:
+        logits = forward(batch)
+        if len(logits) == 2:  # the row of the second
+            logits[1, 9] = np.nan
+        return logits
+
+    monkeypatch.setattr(backend, "forward", damaged)
+    good, bad = asks(llm, "cat"), asks(llm, "dog")
+    with pytest.raises(ModelFormatError, match="1 logits of"):
+        bad.read()
+    assert good.read().tokens == alone
 
 
 def test_an_event_loop_reads_many_at_once(llm: Llama) -> None:
@@ -329,6 +349,25 @@ def test_a_stream_hands_over_all_and_then_its_error() -> None:
     assert [stream.get() for _ in range(100)] == list(range(100))
     with pytest.raises(InvalidRequest, match="that was all"):
         stream.get()
+
+
+def test_a_bell_wakes_all_who_wait_in_a_loop_with_one_call() -> None:
+    async def read() -> tuple[int, list[int | None]]:
+        loop, bell = asyncio.get_running_loop(), Bell()
+        calls = []
+        call = loop.call_soon_threadsafe
+        loop.call_soon_threadsafe = lambda *args: calls.append(call(*args))  # type: ignore
+        streams: list[Stream[int]] = [Stream(bell) for _ in range(5)]
+        readers = [asyncio.ensure_future(stream.aget()) for stream in streams]
+        await asyncio.sleep(0)  # now they wait
+        for i, stream in enumerate(streams):
+            stream.put(i)
+        bell.ring()
+        values = await asyncio.gather(*readers)
+        bell.ring()  # for nobody
+        return len(calls), values
+
+    assert asyncio.run(read()) == (1, [0, 1, 2, 3, 4])
 
 
 def test_a_writer_in_another_thread_wakes_the_loop() -> None:

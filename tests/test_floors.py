@@ -19,7 +19,7 @@ FLOORS = (
     {"answer", "stream", "stop_strings", "tools", "chat", "grammar", "sampling", "saved_chats"},
     {"tokenizer", "backends", "models", "prefix_store"},
     {"step"},
-    {"ops", "attention", "context", "team", "kv_cache", "weights"},
+    {"ops", "attention", "context", "draw", "team", "kv_cache", "weights"},
     {"config", "gguf", "random_llama", "threads", "folders"},
     {"errors"},
     {"quant"},

@@ -21,6 +21,7 @@ from edgellama.context import (
     attention_scratch_bytes,
     n_counters,
 )
+from edgellama.draw import draw
 from edgellama.errors import InvalidRequest
 from edgellama.kv_cache import KVCache
 from edgellama.quant import Format
@@ -282,7 +283,7 @@ class CpuBackend:
 
 def entries_for(formats: Iterable[Format]) -> list[Entry]:
     """All that is compiled to run models whose matrices have these formats."""
-    entries: list[Entry] = [*ENTRIES, step]
+    entries: list[Entry] = [*ENTRIES, step, draw]
     for products in (format.products for format in formats):
         entries += products.entries.values()
     return entries

@@ -25,22 +25,28 @@ def check_finite(logits: NDArray[np.float32]) -> None:
 
 def log_probability(logits: NDArray[np.float32], token: int) -> float:
     """Natural logarithm of the probability that the model itself gives to `token`."""
-    return float(logits[token]) - _log_sum(logits)
+    return float(logits[token]) - log_sum(logits)
 
 
-def top_logprobs(logits: NDArray[np.float32], k: int) -> tuple[tuple[int, float], ...]:
-    """(id, log probability) of the k likeliest, best first, the lower id first among equals."""
+def top_logprobs(
+    logits: NDArray[np.float32], k: int, log_of_sum: float | None = None
+) -> tuple[tuple[int, float], ...]:
+    """(id, log probability) of the k likeliest, best first, the lower id first among equals.
+
+    log_of_sum: what `log_sum` says of them, if that is known already.
+    """
     if k < 1:
         return ()
     best = top_k(Candidates(np.arange(len(logits)), logits), min(k, len(logits)))
-    log_sum = _log_sum(logits)
+    if log_of_sum is None:
+        log_of_sum = log_sum(logits)
     return tuple(
-        (id, logit - log_sum)
+        (id, logit - log_of_sum)
         for id, logit in zip(best.ids.tolist(), best.logits.tolist(), strict=True)
     )
 
 
-def _log_sum(logits: NDArray[np.float32]) -> float:
+def log_sum(logits: NDArray[np.float32]) -> float:
     """log(sum(exp(logits))): exp in float32, the sum in float64."""
     best, total = largest(logits), 0.0
     for start in range(0, len(logits), _PIECE):
