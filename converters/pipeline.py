@@ -87,12 +87,20 @@ def _nothing() -> Iterator[Packed]:
 def _packed_blocks(
     pool: ThreadPoolExecutor, depth: int, planned: PlannedTensor, block_bytes: int
 ) -> Iterator[Packed]:
-    """Yield the packed rows in order, while `depth` blocks ahead are being made."""
+    """Yield the packed rows in order, while `depth` blocks ahead are being made.
+
+    The first of those that need no packing is read on the calling thread: a calibration makes the
+    matrix then, which takes long, and only that thread hears of Ctrl-C.
+    """
     n_rows, cols = as_matrix(planned.source.shape)
     step = max(1, block_bytes // (4 * cols))
     pending: deque[Future[Packed]] = deque()
+    begun = 0
+    if _is_packed(planned):
+        begun = min(step, n_rows)
+        yield _pack(planned, 0, begun)
     try:
-        for start in range(0, n_rows, step):
+        for start in range(begun, n_rows, step):
             if len(pending) == depth:
                 yield pending.popleft().result()
             pending.append(pool.submit(_pack, planned, start, min(start + step, n_rows)))
@@ -103,10 +111,14 @@ def _packed_blocks(
             future.cancel()
 
 
+def _is_packed(planned: PlannedTensor) -> bool:
+    return planned.source.packed is not None and planned.source.format == planned.format
+
+
 def _pack(planned: PlannedTensor, start: int, stop: int) -> Packed:
     """Rows [start, stop) in their new format."""
     tensor = planned.source
-    if tensor.packed is not None and tensor.format == planned.format:
+    if tensor.packed is not None and _is_packed(planned):
         return tensor.packed(start, stop)
     if len(tensor.shape) == 1:
         x = tensor.rows(0, tensor.shape[0])[None, :]

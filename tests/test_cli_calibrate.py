@@ -1,12 +1,14 @@
 """`edgellama quantize --calibrate`, `--size` and `--max-kl`, as typed."""
 
 from pathlib import Path
+from threading import current_thread, main_thread
 
 import numpy as np
 import pytest
 
 from edgellama.backends import Batch, load_backend
 from edgellama.cli import main
+from edgellama.compensation import Compensation
 from edgellama.config import ModelConfig
 from edgellama.gguf import GGUFFile
 from edgellama.text_chunks import cut_text
@@ -123,6 +125,19 @@ def test_a_dry_run_shows_the_choice_and_writes_nothing(model, text, tmp_path, ca
     assert quantize(model, out, "--size", "100k", "--calibrate", text, "--dry-run") == 0
     assert "bits a weight, a file of" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_matrices_are_made_by_the_thread_that_hears_of_ctrl_c(model, text, tmp_path, monkeypatch):
+    threads = []
+    packed = Compensation.packed
+
+    def observed(self, name):
+        threads.append(current_thread())
+        return packed(self, name)
+
+    monkeypatch.setattr(Compensation, "packed", observed)
+    assert quantize(model, tmp_path / "out.gguf", "--calibrate", text, "--chunks", "2") == 0
+    assert set(threads) == {main_thread()}
 
 
 def test_the_text_is_never_overwritten(model, text, capsys):
