@@ -1,5 +1,6 @@
 """`edgellama convert` and `edgellama inspect`, as typed."""
 
+import io
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from gguf import GGUFReader
+from sparse_llama import write_sparse_llama
 
 from edgellama.cli import main
 
@@ -20,56 +22,28 @@ def write_hf_folder(folder: Path, *, layers: int = 1, dim: int = 64, vocab_size:
     """A Hugging Face folder whose weights are a hole in the file: zeros that take no disk."""
     from sentencepiece import SentencePieceTrainer
 
-    shapes: dict[str, list[int]] = {
-        "model.embed_tokens.weight": [vocab_size, dim],
-        "lm_head.weight": [vocab_size, dim],
-        "model.norm.weight": [dim],
-    }
-    for i in range(layers):
-        for name, shape in {
-            "self_attn.q_proj": [dim, dim],
-            "self_attn.k_proj": [dim // 2, dim],
-            "self_attn.v_proj": [dim // 2, dim],
-            "self_attn.o_proj": [dim, dim],
-            "mlp.gate_proj": [3 * dim, dim],
-            "mlp.up_proj": [3 * dim, dim],
-            "mlp.down_proj": [dim, 3 * dim],
-            "input_layernorm": [dim],
-            "post_attention_layernorm": [dim],
-        }.items():
-            shapes[f"model.layers.{i}.{name}.weight"] = shape
-    header, end = {}, 0
-    for name, shape in shapes.items():
-        begin, end = end, end + 2 * shape[0] * (shape[1] if len(shape) == 2 else 1)
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    folder.mkdir()
-    with open(folder / "model.safetensors", "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + end)
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "hidden_size": dim,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 4,
-        "intermediate_size": 3 * dim,
-        "vocab_size": vocab_size,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 2048,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    with open(folder / "tokenizer.model", "wb") as writer:
-        SentencePieceTrainer.train(
-            sentence_iterator=iter(["the cat and the dog and the bird"] * 20),
-            model_writer=writer,
-            model_type="bpe",
-            vocab_size=275,
-            byte_fallback=True,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            hard_vocab_limit=False,
-            minloglevel=2,
-        )
+    tokenizer = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["the cat and the dog and the bird"] * 20),
+        model_writer=tokenizer,
+        model_type="bpe",
+        vocab_size=275,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    write_sparse_llama(
+        folder,
+        tokenizer.getvalue(),
+        n_layers=layers,
+        dim=dim,
+        hidden_dim=3 * dim,
+        vocab_size=vocab_size,
+        n_heads=4,
+        n_kv_heads=2,
+    )
     return folder
 
 

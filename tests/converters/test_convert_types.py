@@ -1,6 +1,5 @@
 """The types of tensors: which one each gets, its bytes, and what may be rounded again."""
 
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import gguf
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader
+from sparse_llama import write_sparse_llama
 
 from edgellama import converters
 from edgellama.converters import convert, make_plan, open_source, pipeline
@@ -216,49 +216,22 @@ def test_progress_counts_every_byte(folder, tmp_path):
     assert sum(counted) == plan.n_bytes
 
 
-def write_sparse_llama(folder: Path, tokenizer_model: bytes, n_layers: int, dim: int) -> int:
-    """A Hugging Face folder of zeros that occupy no disk; bytes of its largest tensor in f32."""
-    shapes: dict[str, list[int]] = {"model.embed_tokens.weight": [400, dim]}
-    for i in range(n_layers):
-        prefix = f"model.layers.{i}."
-        shapes |= {
-            f"{prefix}self_attn.{name}_proj.weight": [dim, dim] for name in ("q", "k", "v", "o")
-        }
-        shapes |= {
-            f"{prefix}mlp.gate_proj.weight": [2 * dim, dim],
-            f"{prefix}mlp.up_proj.weight": [2 * dim, dim],
-            f"{prefix}mlp.down_proj.weight": [dim, 2 * dim],
-            f"{prefix}input_layernorm.weight": [dim],
-            f"{prefix}post_attention_layernorm.weight": [dim],
-        }
-    shapes["model.norm.weight"] = [dim]
-    header, end = {}, 0
-    for name, shape in shapes.items():
-        begin, end = end, end + 2 * int(np.prod(shape))
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    folder.mkdir()
-    with open(folder / "model.safetensors", "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + end)
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "hidden_size": dim,
-        "num_hidden_layers": n_layers,
-        "num_attention_heads": dim // 64,
-        "intermediate_size": 2 * dim,
-        "vocab_size": 400,
-        "tie_word_embeddings": True,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "tokenizer.model").write_bytes(tokenizer_model)
-    return 4 * 2 * dim * dim
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's VmHWM")
 def test_memory_does_not_grow_with_the_checkpoint(sentencepiece_model, tmp_path):
-    largest = write_sparse_llama(tmp_path / "hf", sentencepiece_model, n_layers=24, dim=1536)
+    dim, hidden_dim = 1536, 3072
+    write_sparse_llama(
+        tmp_path / "hf",
+        sentencepiece_model,
+        n_layers=24,
+        dim=dim,
+        hidden_dim=hidden_dim,
+        vocab_size=400,
+        n_heads=24,
+        n_kv_heads=24,
+        tied=True,
+    )
+    largest = 4 * dim * hidden_dim  # bytes of a tensor in float32
     # Not getrusage: its peak is inherited from whoever started the process.
     program = (
         "import sys; from edgellama.cli import main; status = main(sys.argv[1:]);"
