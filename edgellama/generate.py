@@ -8,10 +8,12 @@ dropping it, ends it before the next step.
 """
 
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from .answer import Answer, ContextReport, Timings, Token
 from .stream import Stream
+
+SEEDS = 2**64  # how many there are; behind the last comes 0
 
 
 class Generation(Iterator[Token], AsyncIterator[Token]):
@@ -82,3 +84,22 @@ class Generation(Iterator[Token], AsyncIterator[Token]):
             timings=self.timings,
             context=self.context,
         )
+
+
+def begin_answers(
+    begin: Callable[[int | None], Generation], n: int, seed: int | None
+) -> list[Generation]:
+    """`n` answers, each begun with its seed: `seed`, seed + 1, ...; without one all have None.
+
+    If one of them cannot begin, those before it end.
+    """
+    generations: list[Generation] = []
+    try:
+        for i in range(n):
+            # the first is passed as it is: begin refuses what is none
+            generations.append(begin(seed if seed is None or i == 0 else (seed + i) % SEEDS))
+    except BaseException:
+        for generation in generations:
+            generation.close()
+        raise
+    return generations

@@ -12,14 +12,14 @@ together. What a prompt shares with an earlier one is not computed again.
 import operator
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,7 +32,7 @@ from .config import ModelConfig
 from .embedding import POOLINGS, pool
 from .engine import Engine, EngineStatus
 from .errors import InvalidRequest, ModelChanged, ResourceError
-from .generate import Generation
+from .generate import Generation, begin_answers
 from .gguf import GGUFFile
 from .prefix_store import PrefixStore, key_of
 from .requests import Request
@@ -321,10 +321,19 @@ class Llama:
             context_policy=context_policy,
             **sampling,
         )
+        return self._read_chat(generation, sampling.get("seed"), tools, tool_choice)
+
+    def _read_chat(
+        self,
+        generation: Generation,
+        seed: int | None,
+        tools: Tools = (),
+        tool_choice: ToolChoice = "auto",
+    ) -> Answer:
+        """The whole answer, with the calls in it."""
         shown = shown_tools(tools, tool_choice)
         if not shown:
             return generation.read()
-        seed = sampling.get("seed")
         if seed is not None:  # the same ids for the same request, others in the next turn
             seed = seed * 1_000_003 + generation.prompt_tokens
         reader = ToolReader(self.tokenizer, shown, seed=seed)
@@ -382,6 +391,31 @@ class Llama:
         )
         self.check_file()
         return self._engine.submit(request, report)
+
+    def answers(
+        self, asked: str | Sequence[int] | ArrayLike | Messages, n: int, **options: Any
+    ) -> list[Answer]:
+        """`n` answers to the same prompt or, if messages are given, in the same conversation.
+
+        A long prompt is read once; `n_parallel` answers are written at a time, the others wait in
+        the queue. options: those of `generate` or `chat`; with a seed, answer i is the one that
+        seed + i gives. Raises as these do, after which no answer goes on.
+        """
+        n, seed = _check_int("n", n, 1), options.pop("seed", None)
+        is_chat = isinstance(asked, Sequence) and any(isinstance(m, Mapping) for m in asked[:1])
+        ask: Callable[..., Generation] = self.stream_chat if is_chat else self.generate
+        generations = begin_answers(lambda own: ask(asked, seed=own, **options), n, seed)
+        tools = {name: options[name] for name in ("tools", "tool_choice") if name in options}
+        try:
+            if not is_chat:
+                return [generation.read() for generation in generations]
+            return [
+                self._read_chat(generation, None if seed is None else seed + i, **tools)
+                for i, generation in enumerate(generations)
+            ]
+        finally:
+            for generation in generations:
+                generation.close()
 
     def count_tokens(self, messages: Messages, tools: Tools = ()) -> int:
         """Tokens of a conversation as the model reads it, up to where it would answer."""
