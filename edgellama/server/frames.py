@@ -26,6 +26,7 @@ BODY = 19  # bytes of it; more follow
 END = 20  # its last bytes
 FAILED = 21  # JSON of the ApiError that the answer comes to; of number 0 why there is no worker
 
+LAST_NUMBER = 2**32 - 1
 WINDOW = 256 << 10  # bytes of an answer that may be on their way to a reader who takes none
 PIECE = 64 << 10  # bytes of an answer in one frame, at most
 

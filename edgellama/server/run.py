@@ -109,6 +109,7 @@ class BehindRelay:
     async def serving(self) -> AsyncIterator[ASGIApp]:
         keeping = asyncio.create_task(self.worker.keep())
         try:
+            await self.worker.attended.wait()
             yield self._app
         finally:
             self.worker.end()

@@ -56,11 +56,12 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         """Start one and wait until it is ready. Raises what opening the first model raises."""
         self.restarts = 0
+        self.attended = asyncio.Event()  # set as soon as requests can be asked
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None  # None while there is nobody to ask
         self._answers: dict[int, Answer] = {}
-        self._numbers = itertools.cycle(range(1, 1 << 32))
+        self._numbers = itertools.count()
         self._next_start = 0.0  # in time.monotonic, while there is no worker
         self._changing = threading.Lock()  # held to make a process, and to say that there be none
         self._ending = False
@@ -90,7 +91,7 @@ class Worker:
                 code="worker_starting",
                 headers=retry_after(self._next_start - monotonic() + 1),
             )
-        number = next(self._numbers)
+        number = 1 + next(self._numbers) % frames.LAST_NUMBER
         answer = self._answers[number] = Answer(channel, number)
         channel.send(frames.REQUEST, number, strict_json.dump(head) + b"\n" + body)
         try:
@@ -139,6 +140,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: channel, sock=self._connection)
         self._channel = channel
+        self.attended.set()
         await lost.wait()
         self._channel = None
         self._next_start = monotonic()
@@ -185,7 +187,7 @@ class Worker:
                 if self._ending:
                     raise ResourceError("the server ends")
                 told = {
-                    "path": sys.path,
+                    "path": [str(folder) for folder in sys.path],
                     "settings": self._settings.for_worker(),
                     "open": open_first,
                     "log_level": log.getEffectiveLevel(),

@@ -79,6 +79,7 @@ def _connection(told: int | str) -> socket.socket:
         assert isinstance(told, str)
         return socket.fromshare(base64.b64decode(told))
     assert isinstance(told, int)
+    os.set_inheritable(told, False)  # or its end would wait for what is started from here, too
     return socket.socket(fileno=told)
 
 

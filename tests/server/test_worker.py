@@ -183,7 +183,7 @@ def test_a_worker_of_many_models_dies_for_all_and_comes_back_for_all(
 def no_process_left(process: "subprocess.Popen[str]") -> Any:
     """The process and what it started end while the context lasts."""
     started = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    assert len(started) == 2  # the server and the one that computes
+    assert len(started) > 1  # the server and the one that computes
     yield
     process.wait(PATIENCE_S)
     _, alive = psutil.wait_procs(started, PATIENCE_S)
@@ -315,8 +315,7 @@ def test_of_a_long_answer_only_so_much_is_on_its_way() -> None:
 
     async def story() -> bytes:
         keeping = asyncio.create_task(made.keep())
-        while not made.ready:
-            await asyncio.sleep(0.01)
+        await made.attended.wait()
         text = b""
         with made.ask(head, body) as answer:
             assert (await answer.next()).kind == frames.START
@@ -346,13 +345,13 @@ def test_notes_from_other_threads_stand_between_frames() -> None:
         await asyncio.get_running_loop().create_connection(lambda: channel, sock=theirs)
         notes = Notes(theirs)
         notes.go_through(channel)
-        arrived = asyncio.create_task(
-            asyncio.to_thread(lambda: [frames.receive(ours) for _ in range(200)])
+        receiving = asyncio.get_running_loop().run_in_executor(
+            None, lambda: [frames.receive(ours) for _ in range(200)]
         )
         for _ in range(100):
             channel.send(frames.BODY, 1, b"x" * frames.PIECE)
             await asyncio.to_thread(notes, "compiling")
-        received = await arrived
+        received = await receiving
         channel.abort()
         return [frame for frame in received if frame is not None]
 
