@@ -17,7 +17,7 @@ from .kernels import AMX_SCRATCH_BYTES, BLOCK, MATRIX
 from .memory import copy_bytes
 from .records import activations_at, call_entry, matrix_at
 from .simd import tiles
-from .simd.half import store_bf16x32
+from .simd.bfloat import narrow_to_bf16
 from .simd.tiles import (
     configure_tiles,
     load_tile,
@@ -63,7 +63,7 @@ def narrow_columns(x, t, first, last):
     row = t % TOKENS * 64
     for b in range(first // BLOCK, -(-last // BLOCK)):
         at = x.values + (t * x.padded + b * BLOCK) * 4
-        store_bf16x32(_tile_of(x, t, b) + row, load_f32x16(at), load_f32x16(at + 64))
+        store(_tile_of(x, t, b) + row, narrow_to_bf16(load_f32x16(at), load_f32x16(at + 64)))
 
 
 @kernel
@@ -84,7 +84,7 @@ def widen_unpacked(matrix, first, last, out, out_stride, scratch):
         to = out + (row - first) * out_stride
         for i in range(0, m.cols, BLOCK):
             at = scratch + i * 4
-            store_bf16x32(to + i * 2, load_f32x16(at), load_f32x16(at + 64))
+            store(to + i * 2, narrow_to_bf16(load_f32x16(at), load_f32x16(at + 64)))
 
 
 @kernel

@@ -5,7 +5,8 @@ import numpy as np
 from .jit import entry, inlined, kernel
 from .memory import copy_bytes, zero_bytes
 from .records import activations_at, matrix_at
-from .simd.half import load_bf16x16, load_f16x16
+from .simd.bfloat import load_bf16x16, narrow_to_bf16
+from .simd.half import load_f16x16
 from .simd.vector import fma, load_f32x16, prefetch, splat_f32x16, store, sum_lanes
 
 LANES = 16
@@ -90,6 +91,23 @@ def _unpack(load, size, w, cols, out, scratch):
         store(out + i * 4, load(w + i * size))
     if whole < cols:
         store(out + whole * 4, _load_rest(load, size, w + whole * size, cols - whole, scratch))
+
+
+@kernel
+def _widen(load, size, matrix, first, last, out, out_stride, scratch):
+    m = matrix_at(matrix)
+    whole = m.cols // (2 * LANES) * (2 * LANES)
+    for row in range(first, last):
+        w, to = m.data + row * m.row_bytes, out + (row - first) * out_stride
+        for i in range(0, whole, 2 * LANES):
+            prefetch(w + 2 * m.row_bytes + i * size)
+            low, high = load(w + i * size), load(w + (i + LANES) * size)
+            store(to + i * 2, narrow_to_bf16(low, high))
+        if whole < m.cols:
+            zero_bytes(scratch, 2 * LANES * size)
+            copy_bytes(scratch, w + whole * size, (m.cols - whole) * size)
+            low, high = load(scratch), load(scratch + LANES * size)
+            store(to + whole * 2, narrow_to_bf16(low, high))
 
 
 @kernel
@@ -213,3 +231,13 @@ def unpack_f16(matrix, row, out, scratch):
 def unpack_bf16(matrix, row, out, scratch):
     m = matrix_at(matrix)
     _unpack(load_bf16x16, 2, m.data + row * m.row_bytes, m.cols, out, scratch)
+
+
+@entry
+def widen_f16(matrix, first, last, out, out_stride, scratch):
+    _widen(load_f16x16, 2, matrix, first, last, out, out_stride, scratch)
+
+
+@entry
+def widen_bf16(matrix, first, last, out, out_stride, scratch):
+    _widen(load_bf16x16, 2, matrix, first, last, out, out_stride, scratch)

@@ -15,12 +15,14 @@ import numpy as np
 from .jit import inlined, kernel
 from .kernels import BLOCK, TILE_ROWS, TILE_TOKENS
 from .records import activations_at, matrix_at
+from .simd.bfloat import narrow_to_bf16
 from .simd.integer import add_halves, add_scaled, dot2, dot4_unsigned, sum_scaled_lanes
 from .simd.rows import first_pairs, last_pairs, store_pieces
 from .simd.vector import (
     even_lanes_twice,
     fma,
     high_half,
+    i8x16_to_f32,
     i8x16_to_i16,
     i32x8_to_f32,
     load_f32,
@@ -30,8 +32,11 @@ from .simd.vector import (
     load_i32,
     low_half,
     odd_lanes_twice,
+    prefetch,
     splat_f32x8,
+    splat_f32x16,
     splat_four_bytes,
+    splat_i8x16,
     splat_i32x8,
     splat_pair,
     store,
@@ -44,11 +49,14 @@ from .tile import (
     LANE,
     PIECE,
     TILE_BLOCK,
+    WIDE,
     prefetch_lines,
     rows_from,
     share_of,
+    store_eight,
     store_sums,
 )
+from .wide_halves import sum_wide_halves
 
 COLUMNS = 256  # of a super-block
 AHEAD = 4096  # bytes of prefetch: rows are short, so the hardware's own guess starts late
@@ -121,6 +129,19 @@ def _sum_class(offset, w, pairs, scales, blocks, first, x, c0, c1, c2, c3, out):
 def _multiply(
     offset, tile, pairs, scales, classes, blocks, rows, x, n, out, out_stride, ahead, size
 ):
+    if WIDE:
+        more = classes + GROUP * CLASS_BYTES
+        share = share_of(size, GROUP, (n + 1) // 2)
+        for first in range(0, n, 2 * TILE_TOKENS):
+            for number in range(unknown(GROUP)):
+                prefetch_lines(ahead, share)
+                ahead += share
+                to, beyond = classes + number * CLASS_BYTES, more + number * CLASS_BYTES
+                sum_wide_halves(
+                    offset, tile, pairs, scales, number, blocks, GROUP, x, first, n - 1, to, beyond
+                )
+            store_eight(classes, more, rows, n - first, out + first * out_stride, out_stride)
+        return
     share = share_of(size, 2 * GROUP, n)
     last = n - 1  # a short group repeats its last token and keeps what is its own
     for t in range(0, n, TILE_TOKENS):
@@ -264,3 +285,47 @@ def unpack_of(size, sixteen_codes, sixteen_weights):
                     store_weights(to + 384, d, w, number + 6)
 
     return unpack_row
+
+
+def widen_of(size, sixteen_codes, load_scales, offset):
+    """`widen` of super-blocks of `size` bytes. A weight is scale * (code - offset); or
+    scale * code + minimum, and offset is None.
+
+    sixteen_codes as in tile_of; load_scales(w): the sixteen scales of the sub-blocks, times that of
+    the super-block, and minimums, f32x16 each.
+    """
+
+    @inlined
+    def weights_of(codes, at):
+        scale = splat_f32x16(load_f32(at))
+        if offset is None:
+            return fma(i8x16_to_f32(codes), scale, splat_f32x16(load_f32(at + 64)))
+        return i8x16_to_f32(codes - splat_i8x16(np.int8(offset))) * scale
+
+    @inlined
+    def store_block(to, first, second, at):
+        store(to, narrow_to_bf16(weights_of(first, at), weights_of(second, at + 4)))
+
+    @kernel
+    def widen_rows(matrix, first, last, out, out_stride, scratch):
+        m = matrix_at(matrix)
+        for row in range(first, last):
+            w, to = m.data + row * m.row_bytes, out + (row - first) * out_stride
+            for _ in range(m.cols // COLUMNS):
+                for line in range(0, size, 64):
+                    prefetch(w + 2 * m.row_bytes + line)
+                scales, minimums = load_scales(w)
+                store(scratch, scales)
+                store(scratch + 64, minimums)
+                for half in range(2):
+                    a, b, c, d = sixteen_codes(w, 0, half, 0)
+                    e, f, g, h = sixteen_codes(w, 0, half, 1)
+                    at = scratch + half * 32
+                    store_block(to, a, e, at)
+                    store_block(to + 64, b, f, at + 8)
+                    store_block(to + 128, c, g, at + 16)
+                    store_block(to + 192, d, h, at + 24)
+                    to += 256
+                w += size
+
+    return widen_rows

@@ -23,11 +23,14 @@ from .simd.rows import (
     store_pieces,
 )
 from .simd.vector import (
+    f32x16_to_i32,
     fma,
     high_nibbles,
     i8x16_to_f32,
     i32x8_to_f32,
+    i32x16_to_i8,
     join,
+    lane_numbers,
     load_f32x8,
     load_i8,
     load_i8x16,
@@ -39,6 +42,7 @@ from .simd.vector import (
     store,
 )
 from .tile import SCALES, TILE_BLOCK, tile_of
+from .widening import widen_of
 
 NL_BYTES, NL_CODES = 18, 2  # of a block, and where its codes begin
 XS_BYTES, XS_CODES, XS_BLOCK = 136, 8, 16  # of a super-block; codes of one block of it
@@ -164,6 +168,26 @@ def _unpack(block_of, matrix, row, out):
         store(to + 64, i8x16_to_f32(second) * d)
 
 
+@inlined
+def _all_values():
+    return i8x16_to_f32(_values_of(i32x16_to_i8(f32x16_to_i32(lane_numbers()))))
+
+
+@inlined
+def _nl_weights(row, block):
+    codes, scale = _nl_block(row, block)
+    return codes, _all_values() * splat_f32x16(scale)
+
+
+@inlined
+def _xs_weights(row, block):
+    codes, scale = _xs_block(row, block)
+    return codes, _all_values() * splat_f32x16(scale)
+
+
+_widen_nl, _widen_xs = widen_of(_nl_weights), widen_of(_xs_weights)
+
+
 @entry
 def dot_iq4_nl(matrix, activations, first, last, n, out, out_stride, scratch):
     _dot_nl(matrix, activations, first, last, n, out, out_stride, scratch)
@@ -192,3 +216,13 @@ def tile_iq4_xs(matrix, activations, first, last, n, out, out_stride, scratch):
 @entry
 def unpack_iq4_xs(matrix, row, out, scratch):
     _unpack(_xs_block, matrix, row, out)
+
+
+@entry
+def widen_iq4_nl(matrix, first, last, out, out_stride, scratch):
+    _widen_nl(matrix, first, last, out, out_stride)
+
+
+@entry
+def widen_iq4_xs(matrix, first, last, out, out_stride, scratch):
+    _widen_xs(matrix, first, last, out, out_stride)

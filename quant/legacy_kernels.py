@@ -11,11 +11,13 @@ from .dot import GROUP, add_with_minimum, add_without_offset, dot_of, dot_pairs
 from .jit import entry, inlined, kernel
 from .kernels import BLOCK
 from .records import matrix_at
+from .simd.bfloat import look_up_32, narrow_to_bf16
 from .simd.half import (
     load_8_scales_20,
     load_8_scales_22,
     load_8_scales_24,
     load_f16,
+    load_f16_16_times,
     store_f16,
 )
 from .simd.integer import no_fives, no_nibbles
@@ -27,12 +29,14 @@ from .simd.vector import (
     f32x16_to_i32,
     first_lane_equal_to,
     first_lane_with_magnitude,
+    fma,
     high_half,
     high_nibbles,
     i8x16_to_f32,
     i32x16_to_i8,
     join,
     join_nibbles,
+    lane_numbers,
     larger,
     load_f32,
     load_f32x16,
@@ -42,6 +46,7 @@ from .simd.vector import (
     low_nibbles,
     max_lanes,
     min_lanes,
+    prefetch,
     smaller,
     smaller_int,
     splat_f32x16,
@@ -49,6 +54,7 @@ from .simd.vector import (
     store,
 )
 from .tile import SCALES, TILE_BLOCK, tile_of
+from .widening import widen_of
 
 Q4_1_BYTES, Q5_0_BYTES, Q5_1_BYTES = 20, 22, 24
 OFFSET = 16  # of Q5_0: w = d * (code - 16)
@@ -212,6 +218,48 @@ def _unpack_of(size, load_codes, weights):
     return unpack_row
 
 
+# widen
+
+
+@inlined
+def _block_of_q4_1(row, block):
+    w = row + block * Q4_1_BYTES
+    return w + 4, fma(lane_numbers(), load_f16_16_times(w), load_f16_16_times(w + 2))
+
+
+def _widen_fives_of(size, load_codes, weights_from):
+    """`widen` of blocks of `size` bytes; weights_from(w, first): those of sixteen codes."""
+
+    @kernel
+    def widen_rows(matrix, first, last, out, out_stride):
+        m = matrix_at(matrix)
+        for row in range(first, last):
+            w, to = m.data + row * m.row_bytes, out + (row - first) * out_stride
+            for _ in range(m.cols // BLOCK):
+                prefetch(w + 2 * m.row_bytes)
+                weights = narrow_to_bf16(weights_from(w, 0), weights_from(w, 16))
+                store(to, look_up_32(weights, load_codes(w)))
+                w += size
+                to += 2 * BLOCK
+
+    return widen_rows
+
+
+@inlined
+def _codes_from(first):
+    return lane_numbers() + splat_f32x16(np.float32(first))
+
+
+@inlined
+def _weights_of_q5_0_from(w, first):
+    return _codes_from(first - OFFSET) * load_f16_16_times(w)
+
+
+@inlined
+def _weights_of_q5_1_from(w, first):
+    return fma(_codes_from(first), load_f16_16_times(w), load_f16_16_times(w + 2))
+
+
 # pack
 
 
@@ -275,6 +323,9 @@ _tile_q5_1 = _tile_of(Q5_1_BYTES, _halves_of_fives, 4, no_fives, None)
 _unpack_q4_1 = _unpack_of(Q4_1_BYTES, _codes_of_q4_1, _weights_with_minimum)
 _unpack_q5_0 = _unpack_of(Q5_0_BYTES, _codes_of_q5_0, _weights_of_q5_0)
 _unpack_q5_1 = _unpack_of(Q5_1_BYTES, _codes_of_q5_1, _weights_with_minimum)
+_widen_q4_1 = widen_of(_block_of_q4_1)
+_widen_q5_0 = _widen_fives_of(Q5_0_BYTES, _codes_of_q5_0, _weights_of_q5_0_from)
+_widen_q5_1 = _widen_fives_of(Q5_1_BYTES, _codes_of_q5_1, _weights_of_q5_1_from)
 
 
 @entry
@@ -320,6 +371,21 @@ def unpack_q5_0(matrix, row, out, scratch):
 @entry
 def unpack_q5_1(matrix, row, out, scratch):
     _unpack_q5_1(matrix, row, out)
+
+
+@entry
+def widen_q4_1(matrix, first, last, out, out_stride, scratch):
+    _widen_q4_1(matrix, first, last, out, out_stride)
+
+
+@entry
+def widen_q5_0(matrix, first, last, out, out_stride, scratch):
+    _widen_q5_0(matrix, first, last, out, out_stride)
+
+
+@entry
+def widen_q5_1(matrix, first, last, out, out_stride, scratch):
+    _widen_q5_1(matrix, first, last, out, out_stride)
 
 
 @entry

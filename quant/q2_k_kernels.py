@@ -3,7 +3,7 @@
 import numpy as np
 
 from .dot import dot_of
-from .halves import AHEAD, dot_halves, tile_of, unpack_of
+from .halves import AHEAD, dot_halves, tile_of, unpack_of, widen_of
 from .jit import entry, inlined
 from .simd.half import load_f16
 from .simd.integer import dot2
@@ -94,9 +94,19 @@ def _sixteen_weights(w, number, codes):
     return i8x16_to_f32(codes) * splat_f32x16(scale) + splat_f32x16(minimum)
 
 
+@inlined
+def _sixteen_scales(w):
+    both, (scale, minimum) = load_i8x16(w), _load_scales(w)
+    return (
+        i8x16_to_f32(low_nibbles(both)) * splat_f32x16(scale),
+        i8x16_to_f32(high_nibbles(both)) * splat_f32x16(minimum),
+    )
+
+
 _dot_rows = dot_of(BYTES, AHEAD, _load_group, _add_group)
 _tile_rows = tile_of(BYTES, _sixteen_codes, _load_sub_scales, _load_scales_of_rows, None)
 _unpack_row = unpack_of(BYTES, _sixteen_codes, _sixteen_weights)
+_widen_rows = widen_of(BYTES, _sixteen_codes, _sixteen_scales, None)
 
 
 @entry
@@ -112,3 +122,8 @@ def tile(matrix, activations, first, last, n, out, out_stride, scratch):
 @entry
 def unpack(matrix, row, out, scratch):
     _unpack_row(matrix, row, out)
+
+
+@entry
+def widen(matrix, first, last, out, out_stride, scratch):
+    _widen_rows(matrix, first, last, out, out_stride, scratch)

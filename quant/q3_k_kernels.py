@@ -3,7 +3,7 @@
 import numpy as np
 
 from .dot import dot_of
-from .halves import AHEAD, add_halves_without_offset, dot_halves, tile_of, unpack_of
+from .halves import AHEAD, add_halves_without_offset, dot_halves, tile_of, unpack_of, widen_of
 from .jit import entry, inlined
 from .simd.half import load_f16
 from .simd.rows import load_f16_of_rows, load_sixteen, registers_of
@@ -116,9 +116,16 @@ def _sixteen_weights(w, number, codes):
     return (i8x16_to_f32(codes) - splat_f32x16(np.float32(OFFSET))) * splat_f32x16(scale)
 
 
+@inlined
+def _sixteen_scales(w):
+    scales = i8x16_to_f32(_sub_scales(w)) * splat_f32x16(load_f16(w + SCALE))
+    return scales, scales
+
+
 _dot_rows = dot_of(BYTES, AHEAD, _load_group, _add_group)
 _tile_rows = tile_of(BYTES, _sixteen_codes, _load_sub_scales, _load_scales, OFFSET)
 _unpack_row = unpack_of(BYTES, _sixteen_codes, _sixteen_weights)
+_widen_rows = widen_of(BYTES, _sixteen_codes, _sixteen_scales, OFFSET)
 
 
 @entry
@@ -134,3 +141,8 @@ def tile(matrix, activations, first, last, n, out, out_stride, scratch):
 @entry
 def unpack(matrix, row, out, scratch):
     _unpack_row(matrix, row, out)
+
+
+@entry
+def widen(matrix, first, last, out, out_stride, scratch):
+    _widen_rows(matrix, first, last, out, out_stride, scratch)

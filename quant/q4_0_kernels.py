@@ -7,7 +7,7 @@ from .dot import GROUP, add_without_offset, dot_of, dot_pairs
 from .jit import entry, inlined, kernel
 from .kernels import BLOCK
 from .records import matrix_at
-from .simd.half import load_8_scales_18, load_f16, load_f16_16_times, store_bf16x32, store_f16
+from .simd.half import load_8_scales_18, load_f16, load_f16_16_times, store_f16
 from .simd.integer import no_nibbles
 from .simd.rows import load_f16_of_rows, load_sixteen, store_pieces
 from .simd.vector import (
@@ -23,16 +23,14 @@ from .simd.vector import (
     load_f32,
     load_f32x16,
     load_i8x16,
-    look_up_high,
-    look_up_low,
     low_nibbles,
-    prefetch,
     smaller_int,
     splat_f32x16,
     splat_i32x16,
     store,
 )
 from .tile import SCALES, TILE_BLOCK, tile_of
+from .widening import widen_of
 
 BYTES = 18
 OFFSET = 8  # w = d * (nibble - 8)
@@ -101,18 +99,19 @@ def unpack(matrix, row, out, scratch):
         store(out + block * BLOCK * 4 + 64, (i8x16_to_f32(high_nibbles(q)) - eight) * d)
 
 
+@inlined
+def _block_of(row, block):
+    w = row + block * BYTES
+    weights = lane_numbers() - splat_f32x16(np.float32(OFFSET))  # of the codes 0..15
+    return w + 2, weights * load_f16_16_times(w)
+
+
+_widen_rows = widen_of(_block_of)
+
+
 @entry
 def widen(matrix, first, last, out, out_stride, scratch):
-    m = matrix_at(matrix)
-    weights = lane_numbers() - splat_f32x16(np.float32(OFFSET))  # of the codes 0..15
-    for row in range(first, last):
-        w, to = m.data + row * m.row_bytes, out + (row - first) * out_stride
-        for _ in range(m.cols // BLOCK):
-            prefetch(w + 2 * m.row_bytes)
-            table, q = weights * load_f16_16_times(w), load_i8x16(w + 2)
-            store_bf16x32(to, look_up_low(table, q), look_up_high(table, q))
-            w += BYTES
-            to += 2 * BLOCK
+    _widen_rows(matrix, first, last, out, out_stride)
 
 
 @inlined

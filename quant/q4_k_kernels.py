@@ -10,23 +10,29 @@ from .dot import add_with_minimum, dot_of, dot_pairs
 from .jit import entry, inlined, kernel
 from .kernels import BLOCK
 from .records import matrix_at
+from .simd.bfloat import look_up_32, narrow_to_bf16
 from .simd.half import load_f16
 from .simd.integer import no_nibbles
 from .simd.rows import bits_of_lanes, f16_of_lanes, load_sixteen, registers_of, store_pieces
 from .simd.vector import (
     bytes_of,
+    fma,
     high_half,
     high_nibbles,
     i8x16_to_f32,
     i32x8_to_f32,
     join,
+    lane_numbers,
     load_f32,
     load_i8x16,
+    load_i8x32,
     load_i64,
     low_half,
     low_nibbles,
+    prefetch,
     splat_f32x8,
     splat_f32x16,
+    splat_i8x32,
     store,
     take_bits,
 )
@@ -141,6 +147,43 @@ def unpack_of(load_top, load_codes, size):
 
 
 @inlined
+def weights_of_codes(first, at):
+    """Those of sixteen codes from `first` on, in a block; `at`: its scale, 32 bytes from its
+    minimum: f32x16.
+    """
+    codes = lane_numbers() + splat_f32x16(np.float32(first))
+    return fma(codes, splat_f32x16(load_f32(at)), splat_f32x16(load_f32(at + 32)))
+
+
+def widen_of(widen_pair, size):
+    """`widen` of super-blocks of `size` bytes.
+
+    widen_pair(w, pair, at): blocks 2 * pair and 2 * pair + 1 of the super-block at w, i16x32 each;
+    `at`: the scale of the first, those of others behind it, 32 bytes from their minimums.
+    """
+
+    @kernel
+    def widen_rows(matrix, first, last, out, out_stride, scratch):
+        m = matrix_at(matrix)
+        for row in range(first, last):
+            w, to = m.data + row * m.row_bytes, out + (row - first) * out_stride
+            for _ in range(m.cols // COLUMNS):
+                for line in range(0, size, 64):
+                    prefetch(w + 2 * m.row_bytes + line)
+                scale, minimum = scales_and_minimums(w)
+                store(scratch, scale)
+                store(scratch + 32, minimum)
+                for pair in range(BLOCKS // 2):
+                    even, odd = widen_pair(w, pair, scratch + pair * 8)
+                    store(to, even)
+                    store(to + 2 * BLOCK, odd)
+                    to += 4 * BLOCK
+                w += size
+
+    return widen_rows
+
+
+@inlined
 def _load_top(place, at, side):
     return 0
 
@@ -175,9 +218,19 @@ def _load_pairs(w):
     )
 
 
+@inlined
+def _widen_pair(w, pair, at):
+    """Codes number the weights of the even block, above them those of the odd one."""
+    q = load_i8x32(w + QS + pair * 32)
+    weights = narrow_to_bf16(weights_of_codes(0, at), weights_of_codes(0, at + 4))
+    odd = high_nibbles(q) + splat_i8x32(np.int8(16))
+    return look_up_32(weights, low_nibbles(q)), look_up_32(weights, odd)
+
+
 _dot_rows = dot_of_pairs(_load_pairs, BYTES, no_nibbles)
 _tile_rows = tile_of_pairs(_load_top, _load_codes, BYTES, no_nibbles)
 _unpack_row = unpack_of(_load_top, _load_codes, BYTES)
+_widen_rows = widen_of(_widen_pair, BYTES)
 
 
 @entry
@@ -193,3 +246,8 @@ def tile(matrix, activations, first, last, n, out, out_stride, scratch):
 @entry
 def unpack(matrix, row, out, scratch):
     _unpack_row(matrix, row, out, scratch)
+
+
+@entry
+def widen(matrix, first, last, out, out_stride, scratch):
+    _widen_rows(matrix, first, last, out, out_stride, scratch)

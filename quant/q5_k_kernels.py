@@ -1,10 +1,18 @@
 """Products on raw Q5_K bytes (layout in q5_k.py): those on Q4_K with a fifth bit."""
 
 from .jit import entry, inlined
-from .q4_k_kernels import dot_of_pairs, load_halves, tile_of_pairs, unpack_of
+from .q4_k_kernels import (
+    dot_of_pairs,
+    load_halves,
+    tile_of_pairs,
+    unpack_of,
+    weights_of_codes,
+    widen_of,
+)
+from .simd.bfloat import look_up_32, narrow_to_bf16
 from .simd.integer import no_fives
 from .simd.rows import load_sixteen
-from .simd.vector import high_nibbles, join, load_i8x16, low_nibbles, take_bits
+from .simd.vector import high_nibbles, join, load_i8x16, load_i8x32, low_nibbles, take_bits
 
 BYTES = 176
 QH, QS = 16, 48  # where the codes are in a super-block
@@ -46,9 +54,23 @@ def _load_codes(place, at, top, pair, side):
     return even, high_nibbles(q) + _fifth_bits(top, 2 * pair + 1)
 
 
+@inlined
+def _widen_block(codes, at):
+    return look_up_32(narrow_to_bf16(weights_of_codes(0, at), weights_of_codes(16, at)), codes)
+
+
+@inlined
+def _widen_pair(w, pair, at):
+    q, top = load_i8x32(w + QS + pair * 32), load_i8x32(w + QH)
+    even = low_nibbles(q) + _fifth_bits(top, 2 * pair)
+    odd = high_nibbles(q) + _fifth_bits(top, 2 * pair + 1)
+    return _widen_block(even, at), _widen_block(odd, at + 4)
+
+
 _dot_rows = dot_of_pairs(_load_pairs, BYTES, no_fives)
 _tile_rows = tile_of_pairs(_load_top, _load_codes, BYTES, no_fives)
 _unpack_row = unpack_of(_load_top, _load_codes, BYTES)
+_widen_rows = widen_of(_widen_pair, BYTES)
 
 
 @entry
@@ -64,3 +86,8 @@ def tile(matrix, activations, first, last, n, out, out_stride, scratch):
 @entry
 def unpack(matrix, row, out, scratch):
     _unpack_row(matrix, row, out, scratch)
+
+
+@entry
+def widen(matrix, first, last, out, out_stride, scratch):
+    _widen_rows(matrix, first, last, out, out_stride, scratch)

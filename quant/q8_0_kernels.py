@@ -7,7 +7,8 @@ from .dot import GROUP, dot_of, dot_pairs
 from .jit import entry, inlined, kernel
 from .kernels import BLOCK
 from .records import matrix_at
-from .simd.half import load_8_scales_34, load_f16, load_f16_16_times, store_bf16x32, store_f16
+from .simd.bfloat import narrow_to_bf16
+from .simd.half import load_8_scales_34, load_f16, load_f16_16_times, store_f16
 from .simd.integer import no_bytes
 from .simd.rows import load_f16_of_rows, load_sixteen, store_pieces
 from .simd.vector import (
@@ -105,7 +106,7 @@ def widen(matrix, first, last, out, out_stride, scratch):
             prefetch(w + 2 * m.row_bytes)
             d = load_f16_16_times(w)
             low, high = i8x16_to_f32(load_i8x16(w + 2)), i8x16_to_f32(load_i8x16(w + 18))
-            store_bf16x32(to, low * d, high * d)
+            store(to, narrow_to_bf16(low * d, high * d))
             w += BYTES
             to += 2 * BLOCK
 

@@ -152,6 +152,15 @@ def store_sums(classes, rows, n, out, out_stride):
                 store(to + 4 * r, load_f32(classes + 4 * r))
 
 
+@kernel
+def store_eight(low, high, rows, n, out, out_stride):
+    """The same of the next eight tokens, four in low and four in high; n: how many there are."""
+    store_sums(low, rows, min(TILE_TOKENS, n), out, out_stride)
+    store_sums(
+        high, rows, min(TILE_TOKENS, n - TILE_TOKENS), out + TILE_TOKENS * out_stride, out_stride
+    )
+
+
 @inlined
 def prefetch_lines(address, n):
     """Ask for n bytes."""
@@ -190,10 +199,7 @@ def multiply_tile(
                     nothing, offset, tile, scales, number, blocks, GROUP, x, first, n - 1, to,
                     beyond,
                 )  # fmt: skip
-            left, to = n - first, out + first * out_stride
-            store_sums(classes, rows, min(TILE_TOKENS, left), to, out_stride)
-            to += TILE_TOKENS * out_stride
-            store_sums(more, rows, min(TILE_TOKENS, left - TILE_TOKENS), to, out_stride)
+            store_eight(classes, more, rows, n - first, out + first * out_stride, out_stride)
         return
     share = share_of(size, GROUP, n)
     for first in range(0, n, TILE_TOKENS):

@@ -1,4 +1,4 @@
-"""float16 and bfloat16 in memory, float32 in registers.
+"""float16 in memory, float32 in registers.
 
 Machines with F16C or NEON convert in one instruction. Elsewhere the conversion is done on the bits,
 because LLVM would call a library function that a JIT does not find.
@@ -11,22 +11,9 @@ from llvmlite import ir
 from numba import types
 
 from .cpu import current_tier
-from .vector import Vector, call, constant, f32x16, intrinsic, shuffle, splat
+from .vector import Vector, constant, f32x16, intrinsic, shuffle, splat
 
 _U16, _U32, _F32, _F16 = ir.IntType(16), ir.IntType(32), ir.FloatType(), ir.HalfType()
-
-
-class _BFloat(ir.types.Type):
-    """LLVM's bfloat, which llvmlite does not name."""
-
-    def _to_string(self) -> str:
-        return "bfloat"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _BFloat)
-
-    def __hash__(self) -> int:
-        return hash(_BFloat)
 
 
 def _vector(element: ir.Type, lanes: int) -> Any:
@@ -99,17 +86,6 @@ def load_f16x16(typingctx: Any, address: Any) -> Any:
 
 
 @intrinsic
-def load_bf16x16(typingctx: Any, address: Any) -> Any:
-    """16 bfloat16 as f32x16."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        wide = builder.zext(_load(builder, args[0], _vector(_U16, 16)), _vector(_U32, 16))
-        return builder.bitcast(builder.shl(wide, constant(wide.type, 16)), f32x16.llvm)
-
-    return f32x16(types.int64), emit
-
-
-@intrinsic
 def load_f16_16_times(typingctx: Any, address: Any) -> Any:
     """One float16 in all lanes of f32x16."""
 
@@ -167,38 +143,6 @@ def store_f16(typingctx: Any, address: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64, types.float32), emit
-
-
-def _narrow_to_bf16(builder: Any, value: Any) -> Any:
-    """float32 -> bfloat16 bits, nearest even; a NaN stays one."""
-    u32 = _vector(_U32, value.type.count)
-    bits = builder.bitcast(value, u32)
-    top = builder.lshr(bits, constant(u32, 16))
-    odd = builder.and_(top, constant(u32, 1))
-    nearest = builder.add(bits, builder.add(odd, constant(u32, 0x7FFF)))
-    quiet = builder.or_(top, constant(u32, 0x40))
-    is_nan = builder.fcmp_unordered("uno", value, value)
-    top = builder.select(is_nan, quiet, builder.lshr(nearest, constant(u32, 16)))
-    return builder.trunc(top, _vector(_U16, value.type.count))
-
-
-@intrinsic
-def store_bf16x32(typingctx: Any, address: Any, low: Any, high: Any) -> Any:
-    """Two f32x16 as 32 bfloat16, nearest even."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        address, low, high = args
-        raw = _vector(_U16, 32)
-        if current_tier().tiles and not current_tier().emulated:
-            name, kind = "llvm.x86.avx512bf16.cvtne2ps2bf16.512", _vector(_BFloat(), 32)
-            bits = builder.bitcast(call(builder, name, kind, [high, low]), raw)
-        else:
-            low, high = _narrow_to_bf16(builder, low), _narrow_to_bf16(builder, high)
-            bits = shuffle(builder, low, high, list(range(32)))
-        builder.store(bits, builder.inttoptr(address, raw.as_pointer())).align = 1
-        return context.get_dummy_value()
-
-    return types.void(types.int64, f32x16, f32x16), emit
 
 
 def _blended(builder: Any, address: Any, stride: int) -> Any:

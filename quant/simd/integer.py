@@ -15,7 +15,7 @@ and of codes of six bits, 0..63, whose halves of 16 have int8 scales of their ow
 AVX2 has no such instruction: vpmaddubsw adds pairs into int16 (no overflow within the ranges
 above), vpmaddwd by ones adds pairs of those into int32. A running sum of nibble products stays in
 int16 for up to eight of them: 8 * 2 * 15 * 127 = 30480; one of codes of five bits for up to four:
-4 * 2 * 31 * 127 = 31496.
+4 * 2 * 31 * 127 = 31496; one of six bits for two: 2 * 2 * 63 * 127 = 32004.
 
 On ARM both sides are signed: sdot, and without it smull, whose int16 products are added by pairs
 (2 * 128 * 127 = 32512 at most) and then into int32.
@@ -32,6 +32,7 @@ from .vector import (
     Vector,
     call,
     constant,
+    f32x16,
     i8x32,
     i8x64,
     i16x16,
@@ -221,6 +222,7 @@ register_model(RunningSum)(_RunningSumModel)
 _SHORT = i16x16 if _X86 and not _VNNI else i32x8
 NIBBLES = RunningSum("nibble_sum", _SHORT)  # codes 0..15
 FIVES = RunningSum("five_bit_sum", _SHORT)  # codes 0..31
+SIXES = RunningSum("six_bit_sum", i32x8)  # codes 0..63
 BYTES = RunningSum("byte_sum", i32x8)
 
 
@@ -235,7 +237,8 @@ def _empty_sum(kind: RunningSum) -> Any:
     return empty
 
 
-no_nibbles, no_fives, no_bytes = _empty_sum(NIBBLES), _empty_sum(FIVES), _empty_sum(BYTES)
+no_nibbles, no_fives = _empty_sum(NIBBLES), _empty_sum(FIVES)
+no_sixes, no_bytes = _empty_sum(SIXES), _empty_sum(BYTES)
 
 
 @intrinsic
@@ -322,6 +325,20 @@ def _add_pieces(builder: Any, kind: RunningSum, sums: Any, pieces: list[tuple[An
     return builder.add(sums, _on_512(builder, "pmaddw.d", _dot2, i32x16.llvm, *fours))
 
 
+def _dot_pieces(builder: Any, kind: RunningSum, sums: Any, *operands: Any) -> Any:
+    """sums + pieces of four columns times the codes at an address, four to a piece."""
+    *weights, codes = operands
+    at_once = {NIBBLES: 8, FIVES: 4, SIXES: 2, BYTES: 1}[kind]
+    pieces = []
+    for i, four_columns in enumerate(weights):
+        at = builder.add(codes, ir.Constant(codes.type, 4 * i))
+        four = builder.load(builder.inttoptr(at, ir.IntType(32).as_pointer()), align=1)
+        pieces.append((four_columns, builder.bitcast(splat(builder, four, 16), i8x64.llvm)))
+    for i in range(0, len(pieces), at_once):
+        sums = _add_pieces(builder, kind, sums, pieces[i : i + at_once])
+    return sums
+
+
 def _on_512(builder: Any, name: str, by_halves: Any, result: Any, a: Any, b: Any) -> Any:
     """An instruction of AVX-512; emulated, that of AVX2 on each half."""
     if not _EMULATED:
@@ -337,20 +354,54 @@ def dot_rows(
     w6: Any, w7: Any, codes: Any
 ) -> Any:  # fmt: skip
     """start + 32 columns of sixteen rows times the 32 codes at an address: i32x16."""
-    at_once = {NIBBLES: 8, FIVES: 4, BYTES: 1}[nothing]
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        _, sums, *weights, codes = args
-        pieces = []
-        for i, four_columns in enumerate(weights):
-            at = builder.add(codes, ir.Constant(codes.type, 4 * i))
-            four = builder.load(builder.inttoptr(at, ir.IntType(32).as_pointer()), align=1)
-            pieces.append((four_columns, builder.bitcast(splat(builder, four, 16), i8x64.llvm)))
-        for i in range(0, 8, at_once):
-            sums = _add_pieces(builder, nothing, sums, pieces[i : i + at_once])
-        return sums
+        return _dot_pieces(builder, nothing, *args[1:])
 
     return i32x16(nothing, i32x16, *[i8x64] * 8, types.int64), emit
+
+
+@intrinsic
+def dot_half_rows(
+    typingctx: Any, start: Any, w0: Any, w1: Any, w2: Any, w3: Any, codes: Any
+) -> Any:
+    """start + 16 columns of sixteen rows, of codes 0..63, times the 16 codes at an address."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _dot_pieces(builder, SIXES, *args)
+
+    return i32x16(i32x16, *[i8x64] * 4, types.int64), emit
+
+
+@intrinsic
+def dot2_rows(typingctx: Any, pairs: Any, pair: Any) -> Any:
+    """The two int16 of each lane times those of an int32, summed: i32x16."""
+    wide = ir.VectorType(ir.IntType(16), 32)
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        lanes = args[0], splat(builder, args[1], 16)
+        a, b = (builder.bitcast(side, wide) for side in lanes)
+        return _on_512(builder, "pmaddw.d", _dot2, i32x16.llvm, a, b)
+
+    return i32x16(i32x16, types.int32), emit
+
+
+def _taker_of_pairs(*, first: bool) -> Any:
+    @intrinsic
+    def take(typingctx: Any, pairs: Any) -> Any:
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            half = constant(i32x16.llvm, 16)
+            lanes = builder.shl(args[0], half) if first else args[0]
+            return builder.sitofp(builder.ashr(lanes, half), f32x16.llvm)
+
+        return f32x16(i32x16), emit
+
+    return take
+
+
+# The first, and the second, of the two int16 of each lane.
+first_of_pairs_to_f32 = _taker_of_pairs(first=True)
+second_of_pairs_to_f32 = _taker_of_pairs(first=False)
 
 
 # Sums over lanes.

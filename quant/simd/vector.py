@@ -564,30 +564,6 @@ def lane_numbers(typingctx: Any) -> Any:
     return f32x16(), emit
 
 
-def _looker_up(shift: int) -> Any:
-    @intrinsic
-    def look_up(typingctx: Any, table: Any, codes: Any) -> Any:
-        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            places = builder.lshr(builder.zext(args[1], i32x16.llvm), constant(i32x16.llvm, shift))
-            if current_tier().wide and not current_tier().emulated:  # reads the low four bits
-                name = "llvm.x86.avx512.permvar.sf.512"
-                return call(builder, name, f32x16.llvm, [args[0], places])
-            found = constant(f32x16.llvm, 0)
-            for lane in range(16):
-                place = builder.extract_element(places, ir.Constant(_I32, lane))
-                value = builder.extract_element(args[0], builder.and_(place, ir.Constant(_I32, 15)))
-                found = builder.insert_element(found, value, ir.Constant(_I32, lane))
-            return found
-
-        return f32x16(f32x16, i8x16), emit
-
-    return look_up
-
-
-# The lane of f32x16 that a nibble of each byte of i8x16 names.
-look_up_low, look_up_high = _looker_up(0), _looker_up(4)
-
-
 @intrinsic
 def turn_16x16(typingctx: Any, address: Any) -> Any:
     """Transpose 16 rows of 16 float32 (or of anything of 32 bits) where they are."""
