@@ -33,6 +33,7 @@ DAMPING = 0.01  # of the mean diagonal: what GPTQ takes
 SWEEPS = 3  # of coordinate descent; a fourth gains a thousandth
 AT_ONCE = 32  # columns whose corrections of all later ones are one product
 ROWS_AT_ONCE = 1024  # they fit the cache with AT_ONCE columns; rows do not depend on each other
+LARGEST = np.finfo(np.float32).max
 SMALL = 64  # columns of a Hessian that is factored at once
 
 
@@ -124,7 +125,8 @@ class _Rounding:
         self._scale = np.ascontiguousarray(grid.scale.T)  # (subs, rows)
         self._minimum = np.ascontiguousarray(grid.minimum.T)
         with np.errstate(divide="ignore"):
-            self._inverse = np.where(self._scale == 0, np.float32(0), 1 / self._scale)
+            inverse = np.where(self._scale == 0, np.float32(0), 1 / self._scale)
+        self._inverse = np.clip(inverse, -LARGEST, LARGEST)  # so that no product is not a number
         self._lowest, self._highest = np.float32(grid.lowest), np.float32(grid.highest)
         self._levels = None if grid.levels is None else np.array(grid.levels, np.float32)
 
@@ -133,10 +135,10 @@ class _Rounding:
         sub = column // self._sub
         scale, minimum = self._scale[sub], self._minimum[sub]
         # A product beyond float32 belongs to a scale that is next to nothing: it is clipped.
-        with np.errstate(over="ignore", invalid="ignore"):
-            value = np.nan_to_num((x + minimum) * self._inverse[sub])
+        with np.errstate(over="ignore"):
+            value = (x + minimum) * self._inverse[sub]
         if self._levels is None:
-            code = np.clip(np.rint(value), self._lowest, self._highest)
+            code = np.minimum(np.maximum(np.rint(value), self._lowest), self._highest)
             return code, scale * code - minimum
         between = (self._levels[1:] + self._levels[:-1]) / 2
         index = np.searchsorted(between, value)
