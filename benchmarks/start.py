@@ -36,6 +36,7 @@ with Llama(sys.argv[1], progress=lambda words: print(words, file=sys.stderr)) as
 
 def seconds_until_ready(program: str, *arguments: str, cache: Path | None = None) -> float:
     environment = os.environ | ({"EDGELLAMA_CACHE_DIR": str(cache)} if cache else {})
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installation has its modules compiled
     started = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
