@@ -227,8 +227,13 @@ class GGUFFile:
     def prefetch(self) -> None:
         """Have the system read and map the whole file, on a thread, before a first step needs it.
 
-        Only a hint: whoever is quicker reads the page himself.
+        Only a hint: whoever is quicker reads the page himself. A file for which there is not enough
+        memory is left alone: what is read first would be dropped before it is needed.
         """
+        import psutil
+
+        if sum(map(len, self._maps)) > psutil.virtual_memory().available:
+            return
         self._prefetching = threading.Thread(
             target=self._touch, name="edgellama-prefetch", daemon=True
         )

@@ -14,6 +14,7 @@ from typing import Any
 import gguf
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pytest
 
 from edgellama.errors import InvalidRequest, ModelFormatError, ResourceError
@@ -121,6 +122,17 @@ def test_a_prefetch_ends_with_its_file(tiny_llama: Path) -> None:
             file.prefetch()
         file.close()
     assert threading.active_count() <= before
+
+
+def test_what_does_not_fit_memory_is_not_prefetched(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = psutil.virtual_memory()._replace(available=tiny_llama.stat().st_size - 1)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    before = threading.enumerate()
+    with GGUFFile(tiny_llama) as file:
+        file.prefetch()
+        assert threading.enumerate() == before
 
 
 def test_many_strings_of_any_length_and_content_come_back(tmp_path: Path) -> None:
