@@ -59,7 +59,6 @@ from .tile import (
 from .wide_halves import sum_wide_halves
 
 COLUMNS = 256  # of a super-block
-AHEAD = 4096  # bytes of prefetch: rows are short, so the hardware's own guess starts late
 PAIRS = TILE_ROWS * 4  # bytes of the sub-scales of a block of all rows
 SCALES = TILE_ROWS * 4  # bytes of the scales of a group of all rows
 

@@ -46,7 +46,6 @@ from .widening import widen_of
 
 NL_BYTES, NL_CODES = 18, 2  # of a block, and where its codes begin
 XS_BYTES, XS_CODES, XS_BLOCK = 136, 8, 16  # of a super-block; codes of one block of it
-AHEAD = 4096  # bytes of prefetch: rows are short, so the hardware's own guess starts late
 
 _values_of = lookup16(VALUES)
 
@@ -100,8 +99,8 @@ def _load_xs(w):
     return _load_pairs(w + XS_CODES, XS_BLOCK), _xs_scales(w)
 
 
-_dot_nl = dot_of(GROUP * NL_BYTES, AHEAD, _load_nl, _add_group)
-_dot_xs = dot_of(XS_BYTES, AHEAD, _load_xs, _add_group)
+_dot_nl = dot_of(GROUP * NL_BYTES, _load_nl, _add_group)
+_dot_xs = dot_of(XS_BYTES, _load_xs, _add_group)
 
 
 @inlined

@@ -58,7 +58,6 @@ from .widening import widen_of
 
 Q4_1_BYTES, Q5_0_BYTES, Q5_1_BYTES = 20, 22, 24
 OFFSET = 16  # of Q5_0: w = d * (code - 16)
-AHEAD = 4096  # bytes of prefetch: rows are short, so the hardware's own guess starts late
 
 
 @inlined
@@ -149,7 +148,7 @@ def _dot_of(size, load_pair, codes_at, nothing, load_scales, add):
         pairs, scales = weights
         return add(so_far, dot_pairs(nothing(), pairs, x.pairs + 8 * at), scales, x, at)
 
-    return dot_of(GROUP * size, AHEAD, load_group, add_group)
+    return dot_of(GROUP * size, load_group, add_group)
 
 
 # tile

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .dot import dot_of
-from .halves import AHEAD, dot_halves, tile_of, unpack_of, widen_of
+from .halves import dot_halves, tile_of, unpack_of, widen_of
 from .jit import entry, inlined
 from .simd.half import load_f16
 from .simd.integer import dot2
@@ -103,7 +103,7 @@ def _sixteen_scales(w):
     )
 
 
-_dot_rows = dot_of(BYTES, AHEAD, _load_group, _add_group)
+_dot_rows = dot_of(BYTES, _load_group, _add_group)
 _tile_rows = tile_of(BYTES, _sixteen_codes, _load_sub_scales, _load_scales_of_rows, None)
 _unpack_row = unpack_of(BYTES, _sixteen_codes, _sixteen_weights)
 _widen_rows = widen_of(BYTES, _sixteen_codes, _sixteen_scales, None)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .dot import dot_of
-from .halves import AHEAD, add_halves_without_offset, dot_halves, tile_of, unpack_of, widen_of
+from .halves import add_halves_without_offset, dot_halves, tile_of, unpack_of, widen_of
 from .jit import entry, inlined
 from .simd.half import load_f16
 from .simd.rows import load_f16_of_rows, load_sixteen, registers_of
@@ -122,7 +122,7 @@ def _sixteen_scales(w):
     return scales, scales
 
 
-_dot_rows = dot_of(BYTES, AHEAD, _load_group, _add_group)
+_dot_rows = dot_of(BYTES, _load_group, _add_group)
 _tile_rows = tile_of(BYTES, _sixteen_codes, _load_sub_scales, _load_scales, OFFSET)
 _unpack_row = unpack_of(BYTES, _sixteen_codes, _sixteen_weights)
 _widen_rows = widen_of(BYTES, _sixteen_codes, _sixteen_scales, OFFSET)

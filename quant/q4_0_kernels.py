@@ -34,7 +34,6 @@ from .widening import widen_of
 
 BYTES = 18
 OFFSET = 8  # w = d * (nibble - 8)
-AHEAD = 4096  # bytes of prefetch: rows are short, so the hardware's own guess starts late
 
 
 @inlined
@@ -62,7 +61,7 @@ def _add_group(so_far, weights, x, at):
     return add_without_offset(so_far, dots, OFFSET, scale, x, at)
 
 
-_dot_rows = dot_of(GROUP * BYTES, AHEAD, _load_group, _add_group)
+_dot_rows = dot_of(GROUP * BYTES, _load_group, _add_group)
 
 
 @entry

@@ -11,11 +11,11 @@ from .jit import entry, inlined, kernel
 from .kernels import BLOCK
 from .records import matrix_at
 from .simd.bfloat import look_up_32, narrow_to_bf16
-from .simd.half import load_f16
+from .simd.half import load_two_f16
 from .simd.integer import no_nibbles
+from .simd.lookup import six_bit_fields
 from .simd.rows import bits_of_lanes, f16_of_lanes, load_sixteen, registers_of, store_pieces
 from .simd.vector import (
-    bytes_of,
     fma,
     high_half,
     high_nibbles,
@@ -26,7 +26,6 @@ from .simd.vector import (
     load_f32,
     load_i8x16,
     load_i8x32,
-    load_i64,
     low_half,
     low_nibbles,
     prefetch,
@@ -42,18 +41,15 @@ BYTES = 144
 COLUMNS = 256  # of a super-block
 BLOCKS = COLUMNS // BLOCK
 QS = 16  # where the codes are in it
-AHEAD = 4096  # bytes of prefetch: rows are short, so the hardware's own guess starts late
 
 
 @inlined
 def scales_and_minimums(w):
     """d * s and -dmin * m of the blocks of a super-block: f32x8 each."""
-    first, last = load_i64(w + 4), load_i64(w + 8) >> 32 & 0xFFFFFFFF
-    low = first & 0x3F3F3F3F3F3F3F3F  # s[0..3] and m[0..3]
-    high = first >> 2 & 0x3030303030303030 | (last | last << 28) & 0x0F0F0F0F0F0F0F0F
-    both = i8x16_to_f32(bytes_of(low & 0xFFFFFFFF | high << 32, low >> 32 | high >> 32 << 32))
-    minus = load_f16(w + 2) * np.float32(-1)
-    return splat_f32x8(load_f16(w)) * low_half(both), splat_f32x8(minus) * high_half(both)
+    both = i8x16_to_f32(six_bit_fields(load_i8x16(w)))
+    scale, minimum = load_two_f16(w)
+    minus = minimum * splat_f32x8(np.float32(-1))
+    return scale * low_half(both), minus * high_half(both)
 
 
 def dot_of_pairs(load_pairs, size, nothing):
@@ -71,7 +67,7 @@ def dot_of_pairs(load_pairs, size, nothing):
         dots = dot_pairs(nothing(), pairs, x.pairs + 8 * at)
         return add_with_minimum(so_far, dots, scale, minimum, x, at)
 
-    return dot_of(size, AHEAD, load_group, add_group)
+    return dot_of(size, load_group, add_group)
 
 
 @inlined

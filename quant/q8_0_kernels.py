@@ -31,7 +31,6 @@ from .simd.vector import (
 from .tile import SCALES, TILE_BLOCK, tile_of
 
 BYTES = 34
-AHEAD = 1024  # bytes of prefetch: rows are short, so the hardware's own guess starts late
 
 
 @inlined
@@ -62,7 +61,7 @@ def _add_group(so_far, weights, x, at):
     return fma(i32x8_to_f32(dots), scale * load_f32x8(x.scales + at), so_far)
 
 
-_dot_rows = dot_of(GROUP * BYTES, AHEAD, _load_group, _add_group)
+_dot_rows = dot_of(GROUP * BYTES, _load_group, _add_group)
 
 
 @entry

@@ -107,6 +107,22 @@ def load_f16(typingctx: Any, address: Any) -> Any:
 
 
 @intrinsic
+def load_two_f16(typingctx: Any, address: Any) -> Any:
+    """Two neighbouring float16, each in all lanes of f32x8."""
+    f32x8 = Vector("f32", 8)
+    result = types.UniTuple(f32x8, 2)
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pair = _load(builder, args[0], _U32)
+        halves = builder.bitcast(splat(builder, pair, 4), _vector(_U16, 8))
+        both = widen(builder, halves)
+        each = [shuffle(builder, both, both, [lane] * 8) for lane in range(2)]
+        return context.make_tuple(builder, result, each)
+
+    return result(types.int64), emit
+
+
+@intrinsic
 def f16_of(typingctx: Any, bits: Any) -> Any:
     """The float16 of the low 16 bits of an int64, as float32."""
 

@@ -422,23 +422,36 @@ def _pack(builder: Any, a: Any, b: Any) -> Any:
     return call(builder, "llvm.x86.avx2.packssdw", i16x16.llvm, [a, b])
 
 
+def _add_turned(builder: Any, a: Any, b: Any, size: int) -> Any:
+    """a's halves of 128 bits folded, then b's, by turns of `size` int16: sums of int16."""
+    n = 8 // size  # pieces of 128 bits
+    lanes: list[list[int]] = [[], []]
+    for start in (0, 8):  # the 128 bits
+        for piece in range(n):
+            for side in (0, 16):
+                first = start + side + piece * size
+                lanes[piece >= n // 2] += range(first, first + size)
+    return builder.add(*(shuffle(builder, a, b, each) for each in lanes))
+
+
 @intrinsic
 def sum_half_lanes(typingctx: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     """Low-half sums of a, b, c, d, then their high-half sums: i32x8.
 
     Running sums in int16 may hold two products a lane: then they still fit int16 when two lanes
     have been added (4 * 2 * 31 * 127 = 31496), those of nibbles even when four have
-    (8 * 2 * 15 * 127 = 30480), and packing is cheaper than vphaddd.
+    (8 * 2 * 15 * 127 = 30480).
     """
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if a == NIBBLES and a.element == "i16":
+            ab, cd = (_add_turned(builder, *two, 2) for two in (args[:2], args[2:]))
+            return _add_pairs(builder, _add_turned(builder, ab, cd, 4))
         if a.element == "i16":
             a2, b2, c2, d2 = (_add_pairs(builder, v) for v in args)
             ab = _add_pairs(builder, _pack(builder, a2, b2))
             cd = _add_pairs(builder, _pack(builder, c2, d2))
-            if a == FIVES:
-                return _add_neighbours(builder, ab, cd)
-            return _add_pairs(builder, _pack(builder, ab, cd))
+            return _add_neighbours(builder, ab, cd)
         ab, cd = _add_neighbours(builder, *args[:2]), _add_neighbours(builder, *args[2:])
         return _add_neighbours(builder, ab, cd)
 

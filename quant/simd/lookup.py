@@ -98,3 +98,28 @@ def bit_fields(typingctx: Any, word: Any, width: Any) -> Any:
         return builder.and_(moved, constant(i32x8.llvm, (1 << n) - 1))
 
     return i32x8(types.int32, width), emit
+
+
+def _fields(builder: Any, words: Any, order: list[int], places: list[int], masks: list[int]) -> Any:
+    """Of four int32 those in this order, each moved down so many bits; of its bytes this mask."""
+    kind = words.type
+    moved = builder.lshr(shuffle(builder, words, words, order), ir.Constant(kind, places))
+    return builder.and_(moved, ir.Constant(kind, [mask * 0x01010101 for mask in masks]))
+
+
+@intrinsic
+def six_bit_fields(typingctx: Any, head: Any) -> Any:
+    """The scales of eight blocks and then their minimums, 0..63, as Q4_K and Q5_K pack them into
+    the last twelve of sixteen bytes: i8x16.
+
+    Bytes 4..7 are scales 0..3 and bytes 8..11 minimums 0..3, each with two bits of a later one on
+    top; the nibbles of bytes 12..15 are the rest of scales and minimums 4..7.
+    """
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        words = builder.bitcast(args[0], ir.VectorType(ir.IntType(32), 4))
+        first = _fields(builder, words, [1, 1, 2, 2], [0, 2, 0, 2], [0x3F, 0x30, 0x3F, 0x30])
+        rest = _fields(builder, words, [3, 3, 3, 3], [0, 0, 0, 4], [0, 0x0F, 0, 0x0F])
+        return builder.bitcast(builder.or_(first, rest), i8x16.llvm)
+
+    return i8x16(i8x16), emit
