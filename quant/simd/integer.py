@@ -422,8 +422,8 @@ def _pack(builder: Any, a: Any, b: Any) -> Any:
     return call(builder, "llvm.x86.avx2.packssdw", i16x16.llvm, [a, b])
 
 
-def _add_turned(builder: Any, a: Any, b: Any, size: int) -> Any:
-    """a's halves of 128 bits folded, then b's, by turns of `size` int16: sums of int16."""
+def _add_by_turns(builder: Any, size: int, a: Any, b: Any) -> Any:
+    """Of each 128 bits the first half added to the second: `size` int16 of a, of b, of a, ..."""
     n = 8 // size  # pieces of 128 bits
     lanes: list[list[int]] = [[], []]
     for start in (0, 8):  # the 128 bits
@@ -445,8 +445,8 @@ def sum_half_lanes(typingctx: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         if a == NIBBLES and a.element == "i16":
-            ab, cd = (_add_turned(builder, *two, 2) for two in (args[:2], args[2:]))
-            return _add_pairs(builder, _add_turned(builder, ab, cd, 4))
+            ab, cd = _add_by_turns(builder, 2, *args[:2]), _add_by_turns(builder, 2, *args[2:])
+            return _add_pairs(builder, _add_by_turns(builder, 4, ab, cd))
         if a.element == "i16":
             a2, b2, c2, d2 = (_add_pairs(builder, v) for v in args)
             ab = _add_pairs(builder, _pack(builder, a2, b2))
