@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from edgellama.generate import Generation
+from edgellama.generate import Generation, begin_answers
 from edgellama.llama import CONTEXT_POLICIES, MAX_TOP_LOGPROBS, Llama
 from edgellama.sampling import SamplingParams
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 MAX_N = 16  # answers to one request
 MAX_TOKENS = 2**31 - 1
-_SEEDS = 2**64
 _SAMPLING = tuple(option.name for option in fields(SamplingParams) if option.name != "logit_bias")
 # Fields that say what a text must be, and the maker of that Grammar.
 _GRAMMARS = {"json_schema": "json_schema", "grammar": "gbnf", "regex": "regex", "lark": "lark"}
@@ -50,26 +49,18 @@ class AnswerOptions:
         sampling = dict(self.sampling)
         if self.logit_bias is not None:
             sampling["logit_bias"] = token_bias(self.logit_bias, llama.tokenize)
-        generations: list[Generation] = []
-        try:
-            for i in range(self.n):
-                if self.sampling.get("seed") is not None:
-                    sampling["seed"] = (self.sampling["seed"] + i) % _SEEDS
-                generations.append(
-                    begin(
-                        max_tokens=self.max_tokens,
-                        stop=self.stop,
-                        logprobs=self.logprobs,
-                        top_logprobs=self.top_logprobs,
-                        context_policy=self.context_policy,
-                        **sampling,
-                    )
-                )
-        except BaseException:
-            for generation in generations:
-                generation.close()
-            raise
-        return generations
+
+        def begin_one(seed: int | None) -> Generation:
+            return begin(
+                max_tokens=self.max_tokens,
+                stop=self.stop,
+                logprobs=self.logprobs,
+                top_logprobs=self.top_logprobs,
+                context_policy=self.context_policy,
+                **sampling | {"seed": seed},
+            )
+
+        return begin_answers(begin_one, self.n, sampling.get("seed"))
 
 
 def take_options(
