@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,16 @@ import openai
 from edgellama.server.run import BehindRelay, Server
 from edgellama.server.settings import Settings
 from edgellama.server.worker import Worker
+
+PATIENCE_S = 60.0  # some twenty times what a start takes where nothing else runs
+
+
+def wait_until(condition: Callable[[], bool], otherwise: str) -> None:
+    """Fails, saying `otherwise`, if it does not come true."""
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, otherwise
+        time.sleep(0.01)
 
 
 class Running:
@@ -34,7 +44,7 @@ class Running:
         ready = threading.Event()
         self._thread = threading.Thread(target=self._server.run, args=(ready.set,))
         self._thread.start()
-        assert ready.wait(10)
+        assert ready.wait(PATIENCE_S)
 
     @property
     def worker(self) -> Worker:
@@ -44,17 +54,17 @@ class Running:
 
     def stop(self) -> None:
         self._server.stop()
-        self._thread.join(20)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
 
     def client(self, key: str = "none", **options: Any) -> openai.OpenAI:
-        options = {"max_retries": 0, "timeout": 30} | options
+        options = {"max_retries": 0, "timeout": PATIENCE_S} | options
         return openai.OpenAI(base_url=f"{self.address}/v1", api_key=key, **options)
 
     def send(self, data: bytes) -> socket.socket:
         """A raw connection on which `data` was sent."""
         connection = connect(self.port, data)
-        connection.settimeout(10)
+        connection.settimeout(PATIENCE_S)
         return connection
 
     def ask(self, data: bytes) -> tuple[int, dict[str, Any]]:
@@ -77,12 +87,12 @@ class Running:
         lines = [line for line in text.splitlines() if line.startswith(f"edgellama_{name}")]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
-    def wait_until_idle(self, seconds: float = 1.0) -> None:
-        """Fails unless nothing runs or waits within `seconds`."""
-        end = time.monotonic() + seconds
-        while self.metric("requests_active") + self.metric("requests_queued"):
-            assert time.monotonic() < end, "a request still runs"
-            time.sleep(0.02)
+    def n_requests(self) -> float:
+        """Requests that run or wait."""
+        return self.metric("requests_active") + self.metric("requests_queued")
+
+    def wait_until_idle(self) -> None:
+        wait_until(lambda: self.n_requests() == 0, "a request still runs")
 
 
 def request(method: str, path: str, body: bytes = b"", **headers: str | None) -> bytes:
@@ -120,6 +130,6 @@ def command(
 
 def connect(port: int, data: bytes) -> socket.socket:
     """A raw connection to a port of this machine on which `data` was sent."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
     connection.sendall(data)
     return connection

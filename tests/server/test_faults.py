@@ -2,13 +2,14 @@
 
 import json
 import socket
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import openai
 import pytest
-from running_server import Running, request
+from running_server import Running, request, wait_until
 
 from edgellama.server import transport
 
@@ -98,7 +99,7 @@ def test_a_request_that_never_ends_is_ended(
     began = time.monotonic()
     status, _ = server.ask(begun)
     assert status == 408
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 def test_dripping_bytes_do_not_extend_the_time(
@@ -108,25 +109,29 @@ def test_dripping_bytes_do_not_extend_the_time(
     began = time.monotonic()
     with server.send(b"GET /health HTTP/1.1\r\n") as connection:
         connection.settimeout(0.05)
-        while time.monotonic() - began < 3:
+        while time.monotonic() - began < 20:
             try:
                 connection.send(b"x")
                 if connection.recv(100):
                     break
             except TimeoutError:
                 continue
-    assert 0.4 < time.monotonic() - began < 2
+    assert 0.4 < time.monotonic() - began < 10
 
 
 def test_a_crowd_of_slow_clients_does_not_slow_others(server: Running) -> None:
-    slow = [server.send(b"GET /health HTT") for _ in range(200)]
-    try:
+    def usual_time() -> float:
         times = []
         for _ in range(20):
             began = time.monotonic()
             assert server.ask(request("GET", "/health"))[0] == 200
             times.append(time.monotonic() - began)
-        assert sorted(times)[18] < 0.5
+        return statistics.median(times)
+
+    alone = usual_time()
+    slow = [server.send(b"GET /health HTT") for _ in range(200)]
+    try:
+        assert usual_time() < 3 * alone + 0.1
     finally:
         for connection in slow:
             connection.close()
@@ -137,15 +142,14 @@ def test_there_are_only_so_many_connections(
 ) -> None:
     monkeypatch.setattr(transport, "MAX_CONNECTIONS", 5)
     held = [server.send(b"") for _ in range(5)]
-    time.sleep(0.1)
     with server.send(b"") as connection:
         answer = connection.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.1 503")
     assert b"\r\nRetry-After: " in answer
     for connection in held:
         connection.close()
-    time.sleep(0.1)
-    assert server.ask(request("GET", "/health"))[0] == 200
+    health = request("GET", "/health")
+    wait_until(lambda: server.ask(health)[0] == 200, "places were not given back")
 
 
 def test_a_reader_who_takes_nothing_is_let_go(
@@ -161,22 +165,19 @@ def test_a_reader_who_takes_nothing_is_let_go(
         connection.connect(("127.0.0.1", server.port))
         connection.settimeout(20)
         connection.sendall(raw)
-        time.sleep(0.5)
-        for _ in range(100):  # until its answer was dropped
-            if server.metric("connections") == 1:
-                break
-            time.sleep(0.1)
-        assert server.metric("connections") == 1  # the one that asks
+        # In the end there is the one that asks for the metric.
+        wait_until(lambda: server.metric("connections") == 1, "its answer was not dropped")
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_a_client_who_leaves_frees_the_model(server: Running, stream: bool) -> None:
+    before = server.metric("predicted_tokens_total")
     with server.send(chat(stream=stream)) as connection:
         if stream:
             assert connection.recv(100)
-        while not server.metric("requests_active"):
-            time.sleep(0.01)
-    server.wait_until_idle(1.0)
+        wait_until(lambda: server.n_requests() == 1, "it was not begun")
+    server.wait_until_idle()
+    assert server.metric("predicted_tokens_total") - before < LONG["max_tokens"]
 
 
 def test_a_client_of_openai_can_break_off_a_stream(server: Running) -> None:
@@ -191,7 +192,7 @@ def test_a_client_of_openai_can_break_off_a_stream(server: Running) -> None:
             for _, _ in zip(range(3), stream, strict=False):
                 pass
             assert server.metric("requests_active") == 1
-        server.wait_until_idle(1.0)
+        server.wait_until_idle()
 
 
 def test_clients_who_leave_at_any_moment_leave_nothing_behind(server: Running) -> None:
@@ -203,7 +204,7 @@ def test_clients_who_leave_at_any_moment_leave_nothing_behind(server: Running) -
             if i % 3 == 0:  # RST in place of FIN
                 linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    server.wait_until_idle(2.0)
+    server.wait_until_idle()
     _, again = server.post("/v1/completions", body)
     assert again["choices"] == golden["choices"]
 
@@ -213,8 +214,7 @@ def test_a_full_queue_says_when_to_come_again(start_server: Callable[..., Runnin
     held = []
     for n in (1, 2):
         held.append(server.send(chat(stream=True)))
-        while server.metric("requests_active") + server.metric("requests_queued") < n:
-            time.sleep(0.01)
+        wait_until(lambda n=n: server.n_requests() == n, "it was not taken in")
     with server.client() as client, pytest.raises(openai.InternalServerError) as caught:
         client.completions.create(model="tiny", prompt="x")
     assert caught.value.status_code == 503
@@ -222,7 +222,7 @@ def test_a_full_queue_says_when_to_come_again(start_server: Callable[..., Runnin
     assert int(caught.value.response.headers["retry-after"]) >= 1
     for connection in held:
         connection.close()
-    server.wait_until_idle(1.0)
+    server.wait_until_idle()
 
 
 def test_of_a_crowd_each_is_answered_rightly_or_told_to_come_again(
@@ -259,7 +259,7 @@ def test_an_answer_that_takes_too_long_is_ended(start_server: Callable[..., Runn
             extra_body={"grammar": LONG["grammar"]},
         ):
             pass
-    server.wait_until_idle(1.0)
+    server.wait_until_idle()
 
 
 def test_answers_in_company_are_those_given_alone(server: Running) -> None:

@@ -6,7 +6,6 @@ import shutil
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import openai
 import pytest
-from running_server import Running, command, connect, request
+from running_server import PATIENCE_S, Running, command, connect, request, wait_until
 
 from edgellama.cli import main
 from edgellama.errors import InvalidRequest
@@ -54,7 +53,7 @@ def test_sigterm_lets_answers_end_and_the_server_with_them() -> None:
             process.send_signal(signal.SIGTERM)
             answer += connection.makefile("rb").read()
         assert b"[DONE]" in answer
-        assert process.wait(15) == 0
+        assert process.wait(PATIENCE_S) == 0
         with pytest.raises(OSError, match=r".*"):
             connect(port, b"")
         assert process.stderr is not None
@@ -67,7 +66,7 @@ def test_sigterm_lets_answers_end_and_the_server_with_them() -> None:
 def test_ctrl_c_ends_it_like_any_command() -> None:
     with command() as (process, _):
         process.send_signal(signal.SIGINT)
-        assert process.wait(15) == 130
+        assert process.wait(PATIENCE_S) == 130
 
 
 def test_a_stream_that_would_outlast_the_end_is_told(
@@ -190,10 +189,7 @@ def test_a_model_that_nobody_asks_for_is_unloaded_and_comes_back(
     start_server: Callable[..., Running], two_files: dict[str, Any]
 ) -> None:
     server = start_server(**two_files, idle_unload_s=0.2)
-    end = time.monotonic() + 5
-    while loaded(server):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_until(lambda: not loaded(server), "it is still loaded")
     assert complete(server, "one")[0] == 200
 
 
