@@ -112,6 +112,7 @@ class Engine:
     def submit(self, request: Request, context: ContextReport | None = None) -> Generation:
         """Begin an answer. Raises ContextFull, Overloaded, InvalidRequest."""
         self.check_fits(len(request.prompt))
+        self._notice_fork()
         stream: Stream[Token] = Stream(self._bell)
         timings, context = Timings(), context or ContextReport()
         answering = Answering(request, self._tokenizer, self.n_ctx, stream, timings, context)
@@ -131,6 +132,7 @@ class Engine:
     ) -> list[NDArray[np.float32]]:
         for ids in texts:
             self.check_fits(len(ids))
+        self._notice_fork()
         outs: list[NDArray[np.float32]] = []
         streams: list[Stream[None]] = []
         try:
@@ -183,13 +185,16 @@ class Engine:
             thread.join()
         self._backend.close()
 
-    def _enqueue(self, reading: Reading, stream: Stream[Any], *, patient: bool = False) -> None:
-        if self._pid != os.getpid():  # forked: the requests are the parent's
+    def _notice_fork(self) -> None:
+        """Begin anew in a forked process: the requests and their readers are the parent's."""
+        if self._pid != os.getpid():
             self._queue.clear()
             self._active.clear()
             self._speculations.clear()
             self._slots.reset()
             self._prepare_threading()
+
+    def _enqueue(self, reading: Reading, stream: Stream[Any], *, patient: bool = False) -> None:
         with self._changed:
             if self._closed:
                 raise InvalidRequest("the model is closed")

@@ -334,8 +334,10 @@ def test_a_forked_process_has_an_engine_of_its_own(tiny_llama: Path) -> None:
         child = os.fork()
         if child == 0:
             try:
-                tokens = llm.generate("hello", max_tokens=5, temperature=0.0).read().tokens
-                os.write(write, b"same" if tokens == expected else b"other")
+                begun = llm.generate("hello", max_tokens=5, temperature=0.0)
+                tokens = asyncio.run(asyncio.wait_for(begun.aread(), 60)).tokens
+                again = llm.generate("hello", max_tokens=5, temperature=0.0).read().tokens
+                os.write(write, b"same" if tokens == again == expected else b"other")
             finally:
                 os._exit(0)
         os.close(write)
