@@ -86,6 +86,11 @@ class Generation(Iterator[Token], AsyncIterator[Token]):
         )
 
 
+def seed_of(seed: int | None, i: int) -> int | None:
+    """The seed of answer i of several."""
+    return None if seed is None else (int(seed) + i) % SEEDS  # numpy's integers would overflow
+
+
 def begin_answers(
     begin: Callable[[int | None], Generation], n: int, seed: int | None
 ) -> list[Generation]:
@@ -97,7 +102,7 @@ def begin_answers(
     try:
         for i in range(n):
             # the first is passed as it is: begin refuses what is none
-            generations.append(begin(seed if seed is None or i == 0 else (seed + i) % SEEDS))
+            generations.append(begin(seed if i == 0 else seed_of(seed, i)))
     except BaseException:
         for generation in generations:
             generation.close()

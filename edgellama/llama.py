@@ -32,7 +32,7 @@ from .config import ModelConfig
 from .embedding import POOLINGS, pool
 from .engine import Engine, EngineStatus
 from .errors import InvalidRequest, ModelChanged, ResourceError
-from .generate import Generation, begin_answers
+from .generate import Generation, begin_answers, seed_of
 from .gguf import GGUFFile
 from .prefix_store import PrefixStore, key_of
 from .requests import Request
@@ -335,7 +335,7 @@ class Llama:
         if not shown:
             return generation.read()
         if seed is not None:  # the same ids for the same request, others in the next turn
-            seed = seed * 1_000_003 + generation.prompt_tokens
+            seed = int(seed) * 1_000_003 + generation.prompt_tokens
         reader = ToolReader(self.tokenizer, shown, seed=seed)
         deltas = [delta for token in generation for delta in reader.push(token)]
         deltas += reader.finish()
@@ -410,7 +410,7 @@ class Llama:
             if not is_chat:
                 return [generation.read() for generation in generations]
             return [
-                self._read_chat(generation, None if seed is None else seed + i, **tools)
+                self._read_chat(generation, seed_of(seed, i), **tools)
                 for i, generation in enumerate(generations)
             ]
         finally:

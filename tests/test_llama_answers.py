@@ -4,11 +4,19 @@ import json
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from edgellama import InvalidRequest, Llama, Overloaded
 
 STORY = [{"role": "user", "content": "Tell me a story about a fox and a cat. " * 10}]
+PARAMETERS = {
+    "type": "object",
+    "properties": {"n": {"enum": [1, 2, 3]}},
+    "required": ["n"],
+    "additionalProperties": False,
+}
+COUNT = {"type": "function", "function": {"name": "count", "parameters": PARAMETERS}}
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +51,15 @@ def test_behind_the_last_seed_comes_the_first(llm: Llama) -> None:
     assert last.tokens == llm.generate("Once", seed=0, **options).read().tokens
 
 
+@pytest.mark.parametrize("seed", [np.int64(2**62), np.uint64(2**64 - 1)])
+def test_a_seed_may_be_an_integer_of_numpy(llm: Llama, seed: np.integer) -> None:
+    options = {"tools": [COUNT], "tool_choice": "required", "max_tokens": 60}
+    answers = llm.answers(STORY, 2, seed=seed, **options)
+    seeds = int(seed), (int(seed) + 1) % 2**64
+    alone = [llm.chat(STORY, seed=each, **options).tool_calls for each in seeds]
+    assert [answer.tool_calls for answer in answers] == alone
+
+
 def test_the_prompt_is_read_once(llm: Llama) -> None:
     answers = llm.answers([{"role": "system", "content": "Be kind."}, *STORY], 6, max_tokens=4)
     n = answers[0].prompt_tokens
@@ -53,14 +70,7 @@ def test_the_prompt_is_read_once(llm: Llama) -> None:
 
 
 def test_each_answer_may_call_tools(llm: Llama) -> None:
-    parameters = {
-        "type": "object",
-        "properties": {"n": {"enum": [1, 2, 3]}},
-        "required": ["n"],
-        "additionalProperties": False,
-    }
-    tool = {"type": "function", "function": {"name": "count", "parameters": parameters}}
-    options = {"tools": [tool], "tool_choice": "required", "max_tokens": 60}
+    options = {"tools": [COUNT], "tool_choice": "required", "max_tokens": 60}
     answers = llm.answers(STORY, 2, seed=1, **options)
     for i, answer in enumerate(answers):
         assert answer.finish_reason == "tool_calls"
