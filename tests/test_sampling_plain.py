@@ -96,6 +96,14 @@ def test_what_is_forbidden_is_not_chosen() -> None:
         assert chosen not in best
 
 
+@pytest.mark.parametrize("forbidden", [(), (3,)])
+def test_logits_in_double_precision_are_read_as_what_they_are(forbidden: tuple[int, ...]) -> None:
+    sampler = sampler_of(temperature=0.0)
+    for logits in random_rows(5, 100).astype(np.float64):
+        logits[[3, 7]] = 99.0
+        assert sampler(logits, forbidden) == (7 if forbidden else 3)
+
+
 def test_many_at_once_choose_as_each_alone() -> None:
     options = [
         {"seed": 1},

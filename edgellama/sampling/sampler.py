@@ -106,9 +106,9 @@ class Sampler:
 
         Raises `ModelFormatError` on NaN, and `InvalidRequest` if everything is excluded.
         """
-        if not self._has_begun and not forbidden:
+        if not self._has_begun:
             logits = np.ascontiguousarray(logits, np.float32)
-            draw = self.begin(logits.ctypes.data, len(logits))
+            draw = None if forbidden else self.begin(logits.ctypes.data, len(logits))
             if draw is not None:
                 draw_all([draw])
         token = self._end(logits) if self._has_begun else self._choose(logits, forbidden)
