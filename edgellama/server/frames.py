@@ -117,5 +117,6 @@ def _receive(connection: socket.socket, size: int) -> bytes | None:
 
 
 def transmit(connection: socket.socket, kind: int, payload: bytes = b"") -> None:
-    """Send a frame of no exchange without an event loop."""
-    connection.sendall(_HEAD.pack(len(payload), kind, 0) + payload)
+    """Send a frame of no exchange without an event loop; lost where there is no other end."""
+    with suppress(ConnectionError):
+        connection.sendall(_HEAD.pack(len(payload), kind, 0) + payload)

@@ -46,7 +46,9 @@ class Relay:
             with self._worker.ask(head, b"") as answer:
                 while not answer.ended:
                     kind, _, payload = await answer.next()
-                    worker += payload if kind in (frames.BODY, frames.END) else b""
+                    if kind in (frames.BODY, frames.END):
+                        worker += payload
+                        answer.taken(len(payload))
         except ApiError:
             worker = b""
         up, restarts = int(self._worker.ready), self._worker.restarts

@@ -123,10 +123,11 @@ class Worker:
         with self._changing:
             self._ending = True
         self._woken.set()
+        process = self._process  # which a thread may be burying
         if self._channel is not None:
             self._channel.abort()
-        elif self._process is not None:
-            self._process.kill()
+        elif process is not None:
+            process.kill()
 
     def close(self) -> None:
         """Leave no process behind."""
@@ -264,7 +265,8 @@ class Answer:
 
 def delay_s(n_deaths: int) -> float:
     """Seconds between a death and the next start, after so many deaths before it in a row."""
-    return min(2.0 ** (n_deaths - 1), MAX_DELAY_SECONDS) if n_deaths else 0.0
+    doublings = min(n_deaths - 1, 10)  # after hours of deaths a power of all would overflow
+    return min(2.0**doublings, MAX_DELAY_SECONDS) if n_deaths else 0.0
 
 
 def _spawn(told: str, connection: socket.socket) -> "subprocess.Popen[bytes]":

@@ -112,6 +112,7 @@ def test_while_there_is_no_worker_all_are_told_to_come_again(
 
 def test_one_death_after_another_is_waited_for_longer_and_longer() -> None:
     assert [worker.delay_s(n) for n in range(9)] == [0, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert worker.delay_s(10_000) == 30  # where nothing can be started for days
 
 
 def test_a_server_that_waits_before_another_start_can_be_ended(
