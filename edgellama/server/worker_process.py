@@ -45,7 +45,9 @@ def main(told: dict[str, Any]) -> None:
     Settings.for_worker; `open`, whether the first model must, may or shall not be opened before
     requests are taken; `log_level`.
     """
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # the server is told, and this process by it
+    # The server is told to end, and this process by it. SIGTTOU stops what writes to a terminal
+    # from the background, where this process is for it, if the user has said `stty tostop`.
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGTTOU"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     # The engine asks for the interpreter after every step: not behind 5 ms of answers on their way.

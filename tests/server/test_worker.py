@@ -234,6 +234,14 @@ def test_ctrl_c_twice_waits_for_no_answer() -> None:
         assert "Traceback" not in said(process)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_signals_of_a_terminal_neither_end_nor_stop_the_worker(server: Running) -> None:
+    status = Path(f"/proc/{server.worker.pid}/status").read_text()
+    ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTTOU):
+        assert ignored >> (number - 1) & 1, number
+
+
 def said(process: "subprocess.Popen[str]") -> str:
     """What it wrote to stderr besides the log of what it did."""
     assert process.stderr is not None
