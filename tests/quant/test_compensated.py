@@ -23,6 +23,16 @@ def matrix(rows: int, cols: int) -> np.ndarray:
     return np.random.default_rng(4).standard_t(4, (rows, cols)).astype(np.float32)
 
 
+@pytest.mark.parametrize("cols", [32, 160, 352])
+def test_a_hessian_is_solved_by_its_factor(cols: int) -> None:
+    x, y = inputs(cols), matrix(3, cols)
+    hessian = Hessian(x.T @ x)
+    exact = np.linalg.solve(hessian.matrix.astype(np.float64), y.T.astype(np.float64)).T
+    # the factor is float32, and so are two products of up to 352 terms: some roundings of 6e-8
+    error = np.linalg.norm(hessian.solve(y, 32) - exact)
+    assert error <= 2e-6 * np.linalg.norm(exact)
+
+
 @pytest.mark.parametrize("fmt", WITH_GRID, ids=lambda f: f.name)
 def test_it_loses_less_than_the_search_that_weighs_columns(fmt: Format) -> None:
     cols = 512

@@ -1,5 +1,11 @@
 """Every compiled product against float64 over the dequantized weights and the same activations."""
 
+import mmap
+import os
+import sys
+from itertools import combinations
+from pathlib import Path
+
 import numpy as np
 import pytest
 from random_rows import random_rows
@@ -10,6 +16,7 @@ from edgellama.quant.amx import TOKENS, narrow_columns, turn_columns
 from edgellama.quant.jit import entry
 from edgellama.quant.kernels import BFLOAT, BLOCK, MANY, MATRIX, new_activations
 from edgellama.quant.records import activations_at
+from edgellama.quant.simd.cpu import current_tier
 
 # columns: one block, a rest, whole groups, groups and a rest; dense formats take any width
 COLUMNS = (32, 96, 256, 512, 736, 1280)
@@ -119,6 +126,30 @@ def test_rows_do_not_depend_on_where_a_chunk_starts(fmt, kind):
     assert np.array_equal(product.run(kind)[:, 5:41], product.run(kind, 5, 41))
 
 
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
+def test_one_token_takes_chunks_of_any_number_of_rows(fmt):
+    product = Product(fmt, rows=6, cols=width(fmt, 320), n=1)
+    whole = product.run("dot")
+    for first, last in combinations(range(7), 2):
+        assert np.array_equal(product.run("dot", first, last), whole[:, first:last])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cuts off no file that is mapped")
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
+@pytest.mark.parametrize(("kind", "n"), [("dot", 1), ("dot", 3), ("tile", 3)])
+def test_nothing_behind_the_last_row_is_read(fmt, kind, n, tmp_path: Path):
+    product = Product(fmt, rows=5, cols=width(fmt, 96), n=n)
+    expected = product.run(kind)
+    end = -(-product.packed.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    path = tmp_path / "matrix"
+    path.write_bytes(bytes(end - product.packed.nbytes) + product.packed.tobytes() + bytes(end))
+    with path.open("r+b") as file:
+        mapped = np.frombuffer(mmap.mmap(file.fileno(), 0), np.uint8)
+    os.truncate(path, end)  # from here on a load behind the end ends the process
+    product.matrix["data"] = mapped.ctypes.data + end - product.packed.nbytes
+    assert np.array_equal(product.run(kind), expected)
+
+
 @pytest.mark.parametrize("kind", ["dot", "tile"])
 def test_the_largest_numbers_of_q6_k_are_exact(kind):
     product = Product(find_format("Q6_K"), rows=16, cols=256, n=8)
@@ -225,6 +256,31 @@ def test_unpack_is_dequantize(fmt):
             product.matrix.ctypes.data, row, out.ctypes.data, product.scratch.ctypes.data
         )
         assert np.array_equal(out, expected[row], equal_nan=True)
+
+
+WITH_WIDEN = [fmt for fmt in FORMATS if fmt.products.widen is not None]
+
+
+@pytest.mark.skipif(current_tier().name == "generic", reason="compiles long, and only AMX widens")
+@pytest.mark.parametrize("fmt", WITH_WIDEN, ids=lambda f: f.name)
+def test_widen_is_dequantize_rounded_to_bfloat16(fmt):
+    for cols in columns_of(fmt):
+        product = Product(fmt, rows=9, cols=cols, n=1)
+        product.scratch[:-64] = 0xFF  # NaN
+        padded = -(-cols // BLOCK) * BLOCK
+        out = np.full((8, padded + 8), 7, np.uint16)
+        fmt.products.widen.call(
+            product.matrix.ctypes.data, 1, 9, out.ctypes.data, out.strides[0],
+            product.scratch.ctypes.data,
+        )  # fmt: skip
+        found = (out.astype(np.uint32) << 16).view(np.float32)[:, :cols]
+        weights = fmt.dequantize(product.packed)[1:]
+        # a fused multiply-add rounds once where numpy rounds twice: a tie may fall the other way
+        assert (found == rounded_to_bfloat16(weights)).mean() > 0.999
+        np.testing.assert_allclose(found, weights, rtol=2**-8, atol=1e-6 * np.abs(weights).max())
+        assert not out[:, cols:padded].any()
+        assert (out[:, padded:] == 7).all(), "wrote past its rows"
+        assert (product.scratch[-64:] == 77).all(), "wrote past its scratch"
 
 
 def test_activations_are_quantized_to_the_nearest_code():
