@@ -145,7 +145,7 @@ def _multiply_rows(state, steps, tokens, x_stride, rows, n, out, out_stride, fir
 
 @entry
 def product(matrix, activations, first, last, n, out, out_stride, scratch):
-    """ProductKernels.batch of any format that has `widen`."""
+    """ProductKernels.batch of every format that widens and has none of its own."""
     m, x = matrix_at(matrix), activations_at(activations)
     state = (scratch + 63) // 64 * 64
     configure_tiles(state)

@@ -89,6 +89,7 @@ def dry_run(path: Path, file_type: int, *, weighed: bool = False) -> dict[str, s
     failed = llama_cpp.llama_model_quantize(
         str(path).encode(), str(path.with_suffix(".out")).encode(), ctypes.byref(params)
     )
+    llama_cpp.llama_log_set(llama_cpp.llama_log_callback(), None)  # `listen` ends here
     text = "".join(said)
     if failed:
         raise RuntimeError(text[-2000:])

@@ -455,7 +455,6 @@ def _converter(source: Vector, target: Vector, operation: str) -> Any:
 i32x16_to_f32 = _converter(i32x16, f32x16, "sitofp")
 i32x8_to_f32 = _converter(i32x8, f32x8, "sitofp")
 i8x16_to_f32 = _converter(i8x16, f32x16, "sitofp")
-i8x16_to_i32 = _converter(i8x16, i32x16, "sext")
 i8x16_to_i16 = _converter(i8x16, i16x16, "sext")
 f32x16_to_i32 = _converter(f32x16, i32x16, "fptosi")
 i32x16_to_i8 = _converter(i32x16, i8x16, "trunc")
