@@ -22,6 +22,13 @@ from edgellama.server.settings import Settings
 from edgellama.server.worker import Worker
 
 PATIENCE_S = 60.0  # some twenty times what a start takes where nothing else runs
+# What only its client ends, by leaving, however fast the machine and however late the client.
+ENDLESS: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "Tell me a story."}],
+    "max_tokens": 10**6,
+    "context_policy": "shift",
+    "grammar": "root ::= [a-z ] root",
+}
 
 
 def wait_until(condition: Callable[[], bool], otherwise: str) -> None:

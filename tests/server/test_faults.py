@@ -2,24 +2,21 @@
 
 import json
 import socket
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import openai
 import pytest
-from running_server import Running, request, wait_until
+from running_server import ENDLESS, PATIENCE_S, Running, request, wait_until
 
 from edgellama.server import transport
 
 CHAT = "/v1/chat/completions"
-LONG = {"messages": [{"role": "user", "content": "Tell me a story."}], "max_tokens": 900}
-LONG |= {"logit_bias": [["<|eot_id|>", False]], "grammar": "root ::= [a-z ]{5000}"}
 
 
 def chat(**options: Any) -> bytes:
-    return request("POST", CHAT, json.dumps(LONG | options).encode())
+    return request("POST", CHAT, json.dumps(ENDLESS | options).encode())
 
 
 @pytest.mark.parametrize(
@@ -120,18 +117,20 @@ def test_dripping_bytes_do_not_extend_the_time(
 
 
 def test_a_crowd_of_slow_clients_does_not_slow_others(server: Running) -> None:
-    def usual_time() -> float:
-        times = []
+    def work_s() -> float:
+        """Of this process, which the server is in: other processes do not count."""
+        began = time.process_time()
         for _ in range(20):
-            began = time.monotonic()
             assert server.ask(request("GET", "/health"))[0] == 200
-            times.append(time.monotonic() - began)
-        return statistics.median(times)
+        return time.process_time() - began
 
-    alone = usual_time()
+    alone = min(work_s() for _ in range(3))
     slow = [server.send(b"GET /health HTT") for _ in range(200)]
     try:
-        assert usual_time() < 3 * alone + 0.1
+        server.ask(request("GET", "/health"))  # now they are all taken in
+        began = time.monotonic()
+        assert min(work_s() for _ in range(3)) < 3 * alone + 0.1
+        assert time.monotonic() - began < transport.REQUEST_SECONDS  # nor are they waited for
     finally:
         for connection in slow:
             connection.close()
@@ -163,7 +162,7 @@ def test_a_reader_who_takes_nothing_is_let_go(
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     with connection:
         connection.connect(("127.0.0.1", server.port))
-        connection.settimeout(20)
+        connection.settimeout(PATIENCE_S)
         connection.sendall(raw)
         # In the end there is the one that asks for the metric.
         wait_until(lambda: server.metric("connections") == 1, "its answer was not dropped")
@@ -171,23 +170,17 @@ def test_a_reader_who_takes_nothing_is_let_go(
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_a_client_who_leaves_frees_the_model(server: Running, stream: bool) -> None:
-    before = server.metric("predicted_tokens_total")
     with server.send(chat(stream=stream)) as connection:
         if stream:
             assert connection.recv(100)
         wait_until(lambda: server.n_requests() == 1, "it was not begun")
     server.wait_until_idle()
-    assert server.metric("predicted_tokens_total") - before < LONG["max_tokens"]
 
 
 def test_a_client_of_openai_can_break_off_a_stream(server: Running) -> None:
     with server.client() as client:
         with client.chat.completions.create(
-            model="tiny",
-            messages=[{"role": "user", "content": "Tell me a story."}],
-            max_tokens=900,
-            stream=True,
-            extra_body={"grammar": LONG["grammar"]},
+            model="tiny", messages=[], stream=True, extra_body=ENDLESS
         ) as stream:
             for _, _ in zip(range(3), stream, strict=False):
                 pass
@@ -232,7 +225,13 @@ def test_of_a_crowd_each_is_answered_rightly_or_told_to_come_again(
     body = {"prompt": "Once upon a time", "max_tokens": 12, "temperature": 0}
     raw = request("POST", "/v1/completions", json.dumps(body).encode())
     _, golden = server.ask(raw)
-    connections = [server.send(raw) for _ in range(64)]
+    with server.send(chat(stream=True)) as one, server.send(chat(stream=True)) as other:
+        assert one.recv(1)  # the model is busy until all have come
+        assert other.recv(1)
+        connections = [server.send(raw) for _ in range(64)]
+        wait_until(
+            lambda: server.metric('http_requests_total{status="503"}') == 64 - 6, "they all wait"
+        )
     statuses = []
     for connection in connections:
         with connection:
@@ -242,8 +241,7 @@ def test_of_a_crowd_each_is_answered_rightly_or_told_to_come_again(
             assert json.loads(answer)["choices"] == golden["choices"]
         else:
             assert b"\r\nRetry-After: " in head
-    assert set(statuses) == {200, 503}
-    assert statuses.count(200) >= 8
+    assert (statuses.count(200), statuses.count(503)) == (6, 64 - 6)
 
 
 def test_an_answer_that_takes_too_long_is_ended(start_server: Callable[..., Running]) -> None:
@@ -253,10 +251,7 @@ def test_an_answer_that_takes_too_long_is_ended(start_server: Callable[..., Runn
     assert answer["error"]["code"] == "timeout"
     with server.client() as client, pytest.raises(openai.APIError, match="longer"):
         for _ in client.chat.completions.create(
-            model="tiny",
-            messages=[{"role": "user", "content": "Tell me a story."}],
-            stream=True,
-            extra_body={"grammar": LONG["grammar"]},
+            model="tiny", messages=[], stream=True, extra_body=ENDLESS
         ):
             pass
     server.wait_until_idle()

@@ -13,7 +13,15 @@ from typing import Any
 
 import openai
 import pytest
-from running_server import PATIENCE_S, Running, command, connect, request, wait_until
+from running_server import (
+    ENDLESS,
+    PATIENCE_S,
+    Running,
+    command,
+    connect,
+    request,
+    wait_until,
+)
 
 from edgellama.cli import main
 from edgellama.errors import InvalidRequest
@@ -24,11 +32,6 @@ from edgellama.server.fields import HARMLESS
 from edgellama.server.settings import models_of
 
 CHAT = "/v1/chat/completions"
-LONG = {
-    "messages": [{"role": "user", "content": "Tell me a story."}],
-    "grammar": "root ::= [a-z ]{5000}",
-    "stream": True,
-}
 
 
 def test_metrics_tell_what_the_disk_held(
@@ -45,7 +48,7 @@ def test_metrics_tell_what_the_disk_held(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
 def test_sigterm_lets_answers_end_and_the_server_with_them() -> None:
-    body = {"messages": LONG["messages"], "max_tokens": 60, "stream": True, "temperature": 0}
+    body = ENDLESS | {"max_tokens": 60, "stream": True}
     with command(EDGELLAMA_API_KEY="key", LANG="C") as (process, port):
         raw = request("POST", CHAT, json.dumps(body).encode(), authorization="Bearer key")
         with connect(port, raw) as connection:
@@ -74,15 +77,15 @@ def test_a_stream_that_would_outlast_the_end_is_told(
 ) -> None:
     monkeypatch.setattr(run, "GRACE_SECONDS", 1)
     server = start_server(llama={"n_parallel": 1})
-    raw = request("POST", CHAT, json.dumps(LONG).encode())
+    raw = request("POST", CHAT, json.dumps(ENDLESS | {"stream": True}).encode())
     connections = [server.send(raw) for _ in range(12)]
-    connections[0].recv(10)
+    wait_until(lambda: server.n_requests() == 12, "they were not taken in")
     server.stop()
     answers = []
     for connection in connections:
         with connection:
             answers.append(connection.makefile("rb").read())
-    assert b'"code":"shutting_down"' in answers[-1]
+    assert all(b'"code":"shutting_down"' in answer for answer in answers)
 
 
 def test_a_port_that_is_taken_is_an_error_in_one_line(

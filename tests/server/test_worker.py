@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -19,7 +20,15 @@ import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from running_server import PATIENCE_S, Running, command, connect, request, wait_until
+from running_server import (
+    ENDLESS,
+    PATIENCE_S,
+    Running,
+    command,
+    connect,
+    request,
+    wait_until,
+)
 
 from edgellama.cli import main
 from edgellama.llama import shipped_model
@@ -30,17 +39,12 @@ from edgellama.server.worker import Worker
 from edgellama.server.worker_process import Notes
 
 CHAT = "/v1/chat/completions"
-LONG: dict[str, Any] = {
-    "messages": [{"role": "user", "content": "Tell me a story."}],
-    "max_tokens": 900,
-    "grammar": "root ::= [a-z ]{5000}",
-}
 SHORT = {"prompt": "Once upon a time", "max_tokens": 8, "temperature": 0}
 HEALTH = request("GET", "/health")
 
 
 def chat(**options: Any) -> bytes:
-    return request("POST", CHAT, json.dumps(LONG | options).encode())
+    return request("POST", CHAT, json.dumps(ENDLESS | options).encode())
 
 
 def kill_worker(server: Running) -> None:
@@ -97,7 +101,13 @@ def test_kill_9_during_20_streams_ends_them_with_an_error_and_not_the_server(
 def test_while_there_is_no_worker_all_are_told_to_come_again(
     start_server: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "delay_s", lambda n_deaths: 1.0)
+    seen = threading.Event()
+
+    def until_seen(n_deaths: int) -> float:
+        seen.wait(PATIENCE_S)
+        return 0
+
+    monkeypatch.setattr(worker, "delay_s", until_seen)
     server = start_server()
     kill_worker(server)
     wait_until_noticed(server)
@@ -106,6 +116,7 @@ def test_while_there_is_no_worker_all_are_told_to_come_again(
         assert (status, answer["error"]["code"]) == (503, "worker_starting")
     assert server.metric("worker_up") == 0
     assert server.metric('http_requests_total{status="503"}') >= 4
+    seen.set()
     wait_until_healthy(server)
     assert server.metric("worker_up") == 1
 
@@ -222,13 +233,21 @@ def test_ctrl_c_at_a_terminal_leaves_nothing_and_says_nothing() -> None:
         assert said(process) == ""
 
 
+def takes_connections(port: int) -> bool:
+    try:
+        connect(port, b"").close()
+    except OSError:
+        return False
+    return True
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a process group")
 def test_ctrl_c_twice_waits_for_no_answer() -> None:
     with command(new_session=True) as (process, port):
         with no_process_left(process), connect(port, chat(stream=True)) as stream:
             stream.recv(1)
             os.killpg(process.pid, signal.SIGINT)
-            time.sleep(0.3)
+            wait_until(lambda: not takes_connections(port), "it goes on as if nothing was pressed")
             os.killpg(process.pid, signal.SIGINT)
         assert process.returncode == 130
         assert "Traceback" not in said(process)
