@@ -145,11 +145,13 @@ def test_the_log_has_a_line_a_request_and_no_secrets(
     server: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
-        server.post("/v1/completions?token=hidden", {"prompt": "my secret prompt", "max_tokens": 3})
+        body = {"prompt": "my secret prompt", "max_tokens": 3}
+        _, answer = server.post("/v1/completions?token=hidden", body)
         server.ask(request("GET", "/v1/models?api_key=hidden", authorization="Bearer hidden"))
         server.post("/v1/completions", {"prompt": "my secret prompt", "wrong": "secret"})
     lines = [record.getMessage() for record in caplog.records if record.name == "edgellama.server"]
-    assert any("POST /v1/completions 200" in line and "+3 tokens" in line for line in lines)
+    n = answer["usage"]["completion_tokens"]
+    assert any("POST /v1/completions 200" in line and f"+{n} tokens" in line for line in lines)
     assert any("POST /v1/completions 400" in line for line in lines)
     assert not any(word in caplog.text for word in ("secret", "hidden"))
 

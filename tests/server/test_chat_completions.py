@@ -77,7 +77,7 @@ def test_timings_have_the_names_of_llama_server(server: Running) -> None:
     cached = answer["usage"]["prompt_tokens_details"]["cached_tokens"]
     assert answer["timings"]["cache_n"] == cached
     assert answer["timings"]["prompt_n"] + cached == answer["usage"]["prompt_tokens"]
-    assert answer["timings"]["predicted_n"] == 5
+    assert answer["timings"]["predicted_n"] == answer["usage"]["completion_tokens"] > 0
 
 
 def test_a_prompt_that_was_read_before_is_cached(client: openai.OpenAI) -> None:

@@ -241,13 +241,12 @@ def test_a_file_that_is_written_to_is_told_of_and_opened_again(
 def test_metrics_count_what_was_done(start_server: Callable[..., Running]) -> None:
     server = start_server()
     body = {"prompt": "Once upon a time", "max_tokens": 7}
-    for _ in range(2):
-        _, answer = server.post("/v1/completions", body)
+    used = [server.post("/v1/completions", body)[1]["usage"] for _ in range(2)]
     assert server.metric("requests_total") == 2
-    assert server.metric("predicted_tokens_total") == 14
-    n_prompt = answer["usage"]["prompt_tokens"]
+    n_predicted = sum(usage["completion_tokens"] for usage in used)
+    assert server.metric("predicted_tokens_total") == n_predicted > 0
     total = server.metric("prompt_tokens_total") + server.metric("cached_tokens_total")
-    assert total == 2 * n_prompt
+    assert total == sum(usage["prompt_tokens"] for usage in used)
     assert server.metric('http_requests_total{status="200"}') >= 2
 
 
