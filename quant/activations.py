@@ -1,7 +1,7 @@
 """Activations as the products want them: padded with zeros, and as int8 codes of 32 to a scale.
 
 scale = max |value| / 127;  code = round(value / scale), ties to even;  sums of the codes of a block
-and of each half of it
+and of each half of it;  total = scale * sum
 
 The codes stand twice: by columns, and in pairs for weights whose 16 bytes hold the first half of a
 block as low nibbles and the second half as high ones: of each eight blocks, the first halves of
@@ -61,9 +61,11 @@ def quantize_block(x, t, block):
     store(place, i32x16_to_i8(a))
     store(place + 32, i32x16_to_i8(b))
     number = at // BLOCK
-    store(x.scales + number * 4, np.float32(peak / np.float32(127)))
+    scale = np.float32(peak / np.float32(127))
     first, second = sum_lanes(a), sum_lanes(b)
+    store(x.scales + number * 4, scale)
     store(x.sums + number * 4, np.int32(first + second))
+    store(x.totals + number * 4, scale * np.float32(first + second))
     store(x.half_sums + number * 4, np.int16(first))
     store(x.half_sums + number * 4 + 2, np.int16(second))
 

@@ -45,14 +45,15 @@ FAR, PAGE = 16384, 4096  # bytes: of early requests, one for each page of a usua
 class Tokens(NamedTuple):
     """Addresses in the activations of token 0, see kernels.py.
 
-    What belongs to a group of a token lies at one offset from `scales`, `sums` and `half_sums`, and
-    at eight times that from `codes` and `pairs`.
+    What belongs to a group of a token lies at one offset from `scales`, `sums`, `totals` and
+    `half_sums`, and at eight times that from `codes` and `pairs`.
     """
 
     codes: Any
     pairs: Any
     scales: Any
     sums: Any
+    totals: Any
     half_sums: Any
 
 
@@ -81,9 +82,8 @@ def dot_pairs(nothing, pairs, x):
 @inlined
 def add_with_minimum(so_far, dots, scale, minimum, x, at):
     """so_far + scale * dots + minimum * sum, of activations with a scale: in this order."""
-    d = load_f32x8(x.scales + at)
-    so_far = fma(i32x8_to_f32(dots), scale * d, so_far)
-    return fma(minimum, i32x8_to_f32(load_i32x8(x.sums + at)) * d, so_far)
+    so_far = fma(i32x8_to_f32(dots), scale * load_f32x8(x.scales + at), so_far)
+    return fma(minimum, load_f32x8(x.totals + at), so_far)
 
 
 @inlined
@@ -157,7 +157,7 @@ def dot_of(size, load_group, add_group):
     @kernel
     def dot_rows(matrix, activations, first, last, n, out, out_stride, scratch):
         m, a = matrix_at(matrix), activations_at(activations)
-        x = Tokens(a.codes, a.pairs, a.scales, a.sums, a.half_sums)
+        x = Tokens(a.codes, a.pairs, a.scales, a.sums, a.totals, a.half_sums)
         per_token = a.padded // BLOCK * 4
         sums, spare = scratch, scratch + TOKENS * SUMS
         whole, rest = m.cols // (GROUP * BLOCK) * size, m.cols // BLOCK % GROUP * size // GROUP

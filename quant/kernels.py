@@ -43,7 +43,8 @@ ACTIVATIONS = np.dtype(
         ("scales", np.int64),  # address of (n, padded / 32) float32
         ("sums", np.int64),  # address of (n, padded / 32) int32: sum of the codes of a block
         ("pairs", np.int64),  # the same codes in the order that activations.py tells
-        ("half_sums", np.int64),  # address of (n, padded / 16) int16: the same of half a block
+        ("totals", np.int64),  # address of (n, padded / 32) float32: scale * sum
+        ("half_sums", np.int64),  # address of (n, padded / 16) int16: the sums of half a block
         # address of (n / 32, padded / 32, 2, 16, 16, 2) bfloat16 where BFLOAT: for 32 tokens and 32
         # columns two tiles of 16 pairs of columns x 16 tokens; at a multiple of 64
         ("tiles", np.int64),
@@ -130,6 +131,7 @@ def new_activations(rows: int, cols: int) -> tuple[NDArray[Any], dict[str, NDArr
         "pairs": _cache_lines((rows, padded), np.int8),
         "scales": _cache_lines((rows, blocks), np.float32),
         "sums": _cache_lines((rows, blocks), np.int32),
+        "totals": _cache_lines((rows, blocks), np.float32),
         "half_sums": _cache_lines((rows, blocks, 2), np.int16),
     }
     if BFLOAT:

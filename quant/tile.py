@@ -52,11 +52,19 @@ def _spread(codes):
 
 
 @inlined
+def _correction(offset, x, at):
+    """What the offset of a block, or its minimum, multiplies."""
+    if offset is None:
+        return load_f32(x.totals + at)
+    return load_i32(x.sums + at)
+
+
+@inlined
 def _add_block(sums, offset, w_scale, minimums, x_scale, correction, so_far):
     """A block of eight rows and of a token, lane by lane, in the order that kernels.py states."""
     if offset is None:
         so_far = fma(i32x8_to_f32(sums), w_scale * splat_f32x8(x_scale), so_far)
-        return fma(load_f32x8(minimums), splat_f32x8(np.float32(correction) * x_scale), so_far)
+        return fma(load_f32x8(minimums), splat_f32x8(correction), so_far)
     exact = sums - splat_i32x8(np.int32(offset * correction))
     return fma(i32x8_to_f32(exact), w_scale * splat_f32x8(x_scale), so_far)
 
@@ -101,12 +109,12 @@ def _sum_class(nothing, offset, codes, scales, first, blocks, x, c0, c1, c2, c3,
             p3, q3 = p3 + total_of(a3), q3 + total_of(b3)
         da, db = load_f32x8(scales + block * SCALES), load_f32x8(scales + block * SCALES + 32)
         ma, mb = minimums + block * SCALES, minimums + block * SCALES + 32
-        d = x.scales + block * 4
-        d0, d1 = load_f32(d + c0 * per_token * 4), load_f32(d + c1 * per_token * 4)
-        d2, d3 = load_f32(d + c2 * per_token * 4), load_f32(d + c3 * per_token * 4)
-        s = x.sums + block * 4
-        t0, t1 = load_i32(s + c0 * per_token * 4), load_i32(s + c1 * per_token * 4)
-        t2, t3 = load_i32(s + c2 * per_token * 4), load_i32(s + c3 * per_token * 4)
+        n0, n1 = (c0 * per_token + block) * 4, (c1 * per_token + block) * 4
+        n2, n3 = (c2 * per_token + block) * 4, (c3 * per_token + block) * 4
+        d0, d1 = load_f32(x.scales + n0), load_f32(x.scales + n1)
+        d2, d3 = load_f32(x.scales + n2), load_f32(x.scales + n3)
+        t0, t1 = _correction(offset, x, n0), _correction(offset, x, n1)
+        t2, t3 = _correction(offset, x, n2), _correction(offset, x, n3)
         low0 = _add_block(p0, offset, da, ma, d0, t0, low0)
         high0 = _add_block(q0, offset, db, mb, d0, t0, high0)
         low1 = _add_block(p1, offset, da, ma, d1, t1, low1)

@@ -31,14 +31,15 @@ def _add_token(
 ):
     """A block of sixteen rows and of a token, lane by lane, in the order that kernels.py states."""
     place = token * (x.padded // BLOCK) + block
-    d, total = load_f32(x.scales + place * 4), load_i32(x.sums + place * 4)
+    d, sum_of_codes = load_f32(x.scales + place * 4), load_i32(x.sums + place * 4)
     more = excess_of(nothing) + (0 if offset is None else offset)
-    less = splat_i32x16(np.int32(-more * total))
+    less = splat_i32x16(np.int32(-more * sum_of_codes))
     codes = x.codes + place * BLOCK
     exact = dot_rows(nothing, less, w0, w1, w2, w3, w4, w5, w6, w7, codes)
     so_far = fma(i32x16_to_f32(exact), scale * splat_f32x16(d), so_far)
     if offset is None:
-        return fma(load_f32x16(minimums), splat_f32x16(np.float32(total) * d), so_far)
+        total = splat_f32x16(load_f32(x.totals + place * 4))
+        return fma(load_f32x16(minimums), total, so_far)
     return so_far
 
 
