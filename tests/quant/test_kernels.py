@@ -291,7 +291,8 @@ def test_activations_are_quantized_to_the_nearest_code():
     inverse = (np.float32(127) / peak)[..., None]
     assert np.array_equal(product.codes.reshape(blocks.shape), np.rint(blocks * inverse))
     assert np.array_equal(product.sums, product.codes.reshape(blocks.shape).sum(axis=2))
-    assert np.array_equal(product.arrays["totals"], product.scales * product.sums.astype(np.float32))
+    totals = product.scales * product.sums.astype(np.float32)
+    assert np.array_equal(product.arrays["totals"], totals)
     halves = product.codes.reshape((*product.half_sums.shape, BLOCK // 2))
     assert np.array_equal(product.half_sums, halves.sum(axis=3))
     eight_blocks = halves.reshape(4, -1, 2, 4, 2, BLOCK // 2)  # far or near, which four, which half
