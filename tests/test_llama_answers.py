@@ -41,7 +41,8 @@ def test_in_a_conversation_too(llm: Llama) -> None:
 
 
 def test_without_a_seed_answers_differ(llm: Llama) -> None:
-    answers = llm.answers("Once upon a time", 3, max_tokens=24, temperature=2.0, top_k=0, top_p=1.0)
+    any_token = {"temperature": 2.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    answers = llm.answers("Once upon a time", 3, max_tokens=24, stop_ids=[], **any_token)
     assert len({answer.text for answer in answers}) == 3
 
 
