@@ -75,6 +75,7 @@ FEW = 8  # up to so many tokens, streaming rows is quicker than unpacking them
 MAX_CHUNK = 256  # rows taken at once for few tokens: long runs suit the memory
 # Rows taken at once for many tokens: their outputs, or AMX's widened weights, stay in the cache.
 TILE_CHUNK = 128 if BFLOAT else 64
+SHORTER = 8  # so many times shorter are the last chunks of a matrix
 # Rows of a batch that one step takes: on AMX, widening the weights costs as much as 96 of them.
 LARGEST_BATCH = 512 if BFLOAT else 256
 GROUP_ROWS = 16  # rows of one sequence that share a look at a block of the cache

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from .context import FEW, LANES, MAX_CHUNK, TILE_CHUNK
+from .context import FEW, LANES, MAX_CHUNK, SHORTER, TILE_CHUNK
 from .quant.activations import quantize_columns
 from .quant.amx import TOKENS, narrow_columns, turn_columns
 from .quant.jit import inlined, kernel
@@ -146,6 +146,21 @@ def chunk_of(rows, n, nth):
 
 
 @kernel
+def take(counter, rows, n, nth):
+    """First and last of the next rows of a matrix, or the end twice.
+
+    The last rows go in shorter chunks, so that no thread waits long for another.
+    """
+    number, chunk = fetch_add(counter, 1), chunk_of(rows, n, nth)
+    n_long = max(0, rows // chunk - nth)
+    if number < n_long:
+        return number * chunk, (number + 1) * chunk
+    short = max(BLOCK, chunk // SHORTER // BLOCK * BLOCK)
+    first = n_long * chunk + (number - n_long) * short
+    return min(rows, first), min(rows, first + short)
+
+
+@kernel
 def multiply(m, x, first, last, n, out, out_stride, scratch):
     """out[t, r - first] = matrix row r . activations t."""
     by = m.dot if n <= FEW else m.tile if n < MANY else m.batch
@@ -155,12 +170,10 @@ def multiply(m, x, first, last, n, out, out_stride, scratch):
 @kernel
 def project(m, x, n, out, out_stride, counter, nth, scratch):
     """out[t] = matrix @ activations[t]."""
-    chunk = chunk_of(m.rows, n, nth)
     while True:
-        first = fetch_add(counter, chunk)
-        if first >= m.rows:
+        first, last = take(counter, m.rows, n, nth)
+        if first == last:
             return
-        last = min(m.rows, first + chunk)
         multiply(m, x, first, last, n, out + first * 4, out_stride, scratch)
 
 
@@ -171,10 +184,9 @@ def project_add(s, m, x, counter, nth, ith):
     part = scratch_of(s, ith)
     scratch = part + s.n * chunk * 4
     while True:
-        first = fetch_add(counter, chunk)
-        if first >= m.rows:
+        first, last = take(counter, m.rows, s.n, nth)
+        if first == last:
             return
-        last = min(m.rows, first + chunk)
         multiply(m, x, first, last, s.n, part, chunk * 4, scratch)
         for t in range(s.n):
             to = s.x + (t * s.x_stride + first) * 4
@@ -204,10 +216,9 @@ def swiglu(s, layer, counter, nth, ith):
     one, zero = splat_f32x16(np.float32(1)), splat_f32x16(np.float32(0))
     h = s.hidden
     while True:
-        first = fetch_add(counter, chunk)
-        if first >= s.hidden_dim:
+        first, last = take(counter, s.hidden_dim, s.n, nth)
+        if first == last:
             return
-        last = min(s.hidden_dim, first + chunk)
         multiply(layer.ffn_gate, s.normed, first, last, s.n, gate, chunk * 4, scratch)
         multiply(layer.ffn_up, s.normed, first, last, s.n, up, chunk * 4, scratch)
         for t in range(s.n):
