@@ -44,7 +44,8 @@ class Running:
 
     def __init__(self, **settings: Any) -> None:
         settings.setdefault("models", {"tiny": None})
-        llama = {"n_ctx": 1024, "n_parallel": 4} | settings.pop("llama", {})
+        # Deterministic: on AMX, too, an answer is the same in any company.
+        llama = {"n_ctx": 1024, "n_parallel": 4, "deterministic": True} | settings.pop("llama", {})
         self._server = Server(Settings(port=0, llama=llama, **settings))
         self.address = self._server.address
         self.port = int(self.address.rsplit(":", 1)[1])

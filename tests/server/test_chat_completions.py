@@ -31,7 +31,7 @@ def test_an_answer_is_what_the_library_says(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
         model="tiny", messages=STORY, temperature=0, max_tokens=40
     )
-    with Llama(n_ctx=1024) as llm:
+    with Llama(n_ctx=1024, deterministic=True) as llm:
         expected = llm.chat(STORY, temperature=0, max_tokens=40)
     choice = answer.choices[0]
     assert choice.message.role == "assistant"
@@ -126,7 +126,7 @@ def test_logprobs_are_those_of_the_model(client: openai.OpenAI, stream: bool) ->
         logprobs = client.chat.completions.create(**asked).choices[0].logprobs
         assert logprobs is not None
         content = logprobs.content or []
-    with Llama(n_ctx=1024) as llm:
+    with Llama(n_ctx=1024, deterministic=True) as llm:
         tokens = list(llm.stream_chat(STORY, temperature=0, max_tokens=8))
         pieces = [llm.tokenizer.piece(token.id) for token in tokens]
     assert [bytes(entry.bytes or ()) for entry in content] == pieces

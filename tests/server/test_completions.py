@@ -14,7 +14,7 @@ def test_a_text_is_continued_as_the_library_does(client: openai.OpenAI) -> None:
     answer = client.completions.create(
         model="tiny", prompt="Once upon a time", temperature=0, max_tokens=20
     )
-    with Llama(n_ctx=1024) as llm:
+    with Llama(n_ctx=1024, deterministic=True) as llm:
         expected = llm.generate("Once upon a time", temperature=0, max_tokens=20).read()
     assert answer.choices[0].text == expected.text
     assert answer.choices[0].finish_reason == "length"
@@ -40,7 +40,7 @@ def test_several_prompts_and_several_answers_to_each(client: openai.OpenAI) -> N
 
 
 def test_token_ids_are_a_prompt(client: openai.OpenAI) -> None:
-    with Llama(n_ctx=1024) as llm:
+    with Llama(n_ctx=1024, deterministic=True) as llm:
         ids = llm.tokenize("Once upon a time", bos=llm.tokenizer.add_bos)
     asked: Any = {"model": "tiny", "max_tokens": 6, "temperature": 0}
     by_ids = client.completions.create(prompt=ids, **asked)
@@ -83,7 +83,7 @@ def test_control_tokens_in_a_prompt_are_text_unless_asked_for(server: Running) -
 def test_embeddings_are_those_of_the_library(client: openai.OpenAI, encoding: Any) -> None:
     texts = ["A cat sat.", "Rain in the town", "The sun", "A dog", "five"]
     answer = client.embeddings.create(model="tiny", input=texts, encoding_format=encoding)
-    with Llama(n_ctx=1024) as llm:
+    with Llama(n_ctx=1024, deterministic=True) as llm:
         expected = llm.embed(texts)
         n_tokens = sum(len(llm.tokenize(text, bos=llm.tokenizer.add_bos)) for text in texts)
     got = np.array(
