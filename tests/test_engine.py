@@ -25,8 +25,8 @@ STORY = [{"role": "user", "content": "Tell me a story about a fox."}]
 
 @pytest.fixture(scope="module")
 def llm() -> Iterator[Llama]:
-    """The model that ships, four requests at a time."""
-    with Llama(n_parallel=4, n_threads=2) as llm:
+    """The model that ships, four requests at a time; the same text in any company on AMX, too."""
+    with Llama(n_parallel=4, n_threads=2, deterministic=True) as llm:
         yield llm
 
 
@@ -205,7 +205,7 @@ def test_a_full_queue_refuses_with_a_time_to_come_again(tiny_llama: Path) -> Non
 
 
 def test_a_common_beginning_is_computed_once(llm: Llama) -> None:
-    system = {"role": "system", "content": "You tell stories about animals. " * 12}
+    system = {"role": "system", "content": "You tell stories about animals. " * 60}
     before = llm.status().prompt_tokens_total
     generations = [
         llm.stream_chat([system, {"role": "user", "content": name}], max_tokens=3)
@@ -214,6 +214,7 @@ def test_a_common_beginning_is_computed_once(llm: Llama) -> None:
     answers = [generation.read() for generation in generations]
     until(lambda: llm.status().active == 0)
     run = llm.status().prompt_tokens_total - before
+    # Where a step takes few rows, each of the others reads up to 32 and what is its own.
     assert run < 1.3 * answers[0].prompt_tokens
     assert sum(answer.timings.cache_n > 0 for answer in answers) >= 3
 
