@@ -113,6 +113,8 @@ def test_dripping_bytes_do_not_extend_the_time(
                     break
             except TimeoutError:
                 continue
+            except ConnectionError:  # closed with a byte unread
+                break
     assert 0.4 < time.monotonic() - began < 10
 
 

@@ -234,7 +234,7 @@ def test_scrolling_up_is_not_fought_while_an_answer_grows(
         expect(page.locator("#latest")).to_be_visible()
         place = transcript.evaluate("(node) => node.scrollTop")
         length = len(answers(page).last.inner_text())
-        expect(answers(page).last).to_have_text(re.compile(rf"^.{{{length + 80}}}"))
+        expect(answers(page).last).to_have_text(re.compile(rf"^.{{{length + 80}}}", re.DOTALL))
         assert transcript.evaluate("(node) => node.scrollTop") == place
         page.locator("#latest").click()
         expect(page.locator("#latest")).to_be_hidden()
