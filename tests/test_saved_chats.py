@@ -7,6 +7,7 @@ import random
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -115,6 +116,19 @@ def test_an_unknown_name_is_told_with_those_there_are(tmp_path: Path) -> None:
             use("talk", folder=tmp_path)
 
 
+def let_clock_tick(folder: Path) -> None:
+    """Wait until a file that is written now is younger than all there are: a tick takes 1 to 16 ms,
+    on a machine that is busy with others longer."""
+
+    def now_ns() -> int:
+        with tempfile.TemporaryFile(dir=folder.parent) as file:
+            return os.fstat(file.fileno()).st_mtime_ns
+
+    begun = now_ns()
+    while now_ns() == begun:
+        time.sleep(0.001)
+
+
 def test_last_is_the_conversation_saved_last(tmp_path: Path) -> None:
     """Two that go on at the same time do not meet."""
     with pytest.raises(InvalidRequest, match="no last conversation yet"):
@@ -122,7 +136,7 @@ def test_last_is_the_conversation_saved_last(tmp_path: Path) -> None:
     one, other = chat_of("one"), chat_of("other")
     for chat in (one, other, one):
         save_chat(LAST, chat, folder=tmp_path)
-        time.sleep(0.01)  # the clock of file times ticks in milliseconds
+        let_clock_tick(tmp_path)
     assert load_chat(LAST, folder=tmp_path).messages == one.messages
     assert len(list_chats(folder=tmp_path)) == 2
     # each can be asked for by the name under which it is listed, and goes on there
@@ -146,7 +160,7 @@ def test_of_running_conversations_the_latest_are_kept(
     save_chat("named", chat_of("n"), folder=tmp_path)
     for i in range(5):
         save_chat(LAST, chat_of(str(i)), folder=tmp_path)
-        time.sleep(0.01)
+        let_clock_tick(tmp_path)
     kept = [chat.messages[0]["content"] for chat in list_chats(folder=tmp_path).values()]
     assert kept == ["4", "3", "2", "n"]
 
@@ -219,7 +233,7 @@ def test_saving_over_a_damaged_file_keeps_it_too(tmp_path: Path) -> None:
 
 def test_behind_a_damaged_last_one_is_the_one_before(tmp_path: Path) -> None:
     save_chat(LAST, chat_of("before"), folder=tmp_path)
-    time.sleep(0.01)
+    let_clock_tick(tmp_path)
     save_chat(LAST, chat_of("latest"), folder=tmp_path).write_bytes(b"")
     with pytest.raises(ResourceError, match="moved aside"):
         load_chat(LAST, folder=tmp_path)
