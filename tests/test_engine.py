@@ -205,7 +205,7 @@ def test_a_full_queue_refuses_with_a_time_to_come_again(tiny_llama: Path) -> Non
 
 
 def test_a_common_beginning_is_computed_once(llm: Llama) -> None:
-    system = {"role": "system", "content": "You tell stories about animals. " * 60}
+    system = {"role": "system", "content": "You tell stories about animals. " * 90}
     before = llm.status().prompt_tokens_total
     generations = [
         llm.stream_chat([system, {"role": "user", "content": name}], max_tokens=3)
