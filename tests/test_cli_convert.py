@@ -4,12 +4,12 @@ import io
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import unfinished
 from gguf import GGUFReader
 from sparse_llama import write_sparse_llama
 
@@ -211,11 +211,7 @@ def test_ended_midway_it_leaves_what_was_there(tmp_path, end):
     folder = write_hf_folder(tmp_path / "hf", layers=16, dim=1024)
     out = tmp_path / "out.gguf"
     out.write_bytes(b"what was there before")
-    command = [sys.executable, "-m", "edgellama", "convert", str(folder), "-o", str(out)]
-    process = subprocess.Popen([*command, "--type", "q8_0"], stderr=subprocess.PIPE)
-    while not any(path.stat().st_size > 1 << 20 for path in tmp_path.glob("*partial*")):
-        assert process.poll() is None
-        time.sleep(0.01)
+    process = unfinished.begin(tmp_path, "convert", folder, "-o", out, "--type", "q8_0")
     process.send_signal(end)
     _, said = process.communicate(timeout=60)
     assert out.read_bytes() == b"what was there before"

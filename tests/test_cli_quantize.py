@@ -4,12 +4,12 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import unfinished
 
 from edgellama.cli import main
 from edgellama.converters import MIXES
@@ -292,13 +292,9 @@ def test_killed_midway_it_leaves_what_was_there(write_tiny_llama, tmp_path):
     )
     out = tmp_path / "out.gguf"
     out.write_bytes(b"what was there before")
-    command = [sys.executable, "-m", "edgellama", "quantize", str(model), str(out)]
-    process = subprocess.Popen([*command, "--type", "Q8_0"])
-    while not any(path.stat().st_size > 1 << 20 for path in tmp_path.glob("*partial*")):
-        assert process.poll() is None
-        time.sleep(0.001)
+    process = unfinished.begin(tmp_path, "quantize", model, out, "--type", "Q8_0")
     process.kill()
-    process.wait(60)
+    process.communicate(timeout=60)
     assert out.read_bytes() == b"what was there before"
     assert run("quantize", model, out, "--type", "Q8_0", "--quiet") == 0  # and sweeps up
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big.gguf", "out.gguf"]
