@@ -52,11 +52,16 @@ def _spread(codes):
 
 
 @inlined
-def _correction(offset, x, at):
-    """What the offset of a block, or its minimum, multiplies."""
+def _corrections(offset, x):
+    """Where it stands what the offsets of blocks, or their minimums, multiply."""
+    return x.totals if offset is None else x.sums
+
+
+@inlined
+def _load_correction(offset, at):
     if offset is None:
-        return load_f32(x.totals + at)
-    return load_i32(x.sums + at)
+        return load_f32(at)
+    return load_i32(at)
 
 
 @inlined
@@ -109,12 +114,14 @@ def _sum_class(nothing, offset, codes, scales, first, blocks, x, c0, c1, c2, c3,
             p3, q3 = p3 + total_of(a3), q3 + total_of(b3)
         da, db = load_f32x8(scales + block * SCALES), load_f32x8(scales + block * SCALES + 32)
         ma, mb = minimums + block * SCALES, minimums + block * SCALES + 32
-        n0, n1 = (c0 * per_token + block) * 4, (c1 * per_token + block) * 4
-        n2, n3 = (c2 * per_token + block) * 4, (c3 * per_token + block) * 4
-        d0, d1 = load_f32(x.scales + n0), load_f32(x.scales + n1)
-        d2, d3 = load_f32(x.scales + n2), load_f32(x.scales + n3)
-        t0, t1 = _correction(offset, x, n0), _correction(offset, x, n1)
-        t2, t3 = _correction(offset, x, n2), _correction(offset, x, n3)
+        d = x.scales + block * 4
+        d0, d1 = load_f32(d + c0 * per_token * 4), load_f32(d + c1 * per_token * 4)
+        d2, d3 = load_f32(d + c2 * per_token * 4), load_f32(d + c3 * per_token * 4)
+        t = _corrections(offset, x) + block * 4
+        t0 = _load_correction(offset, t + c0 * per_token * 4)
+        t1 = _load_correction(offset, t + c1 * per_token * 4)
+        t2 = _load_correction(offset, t + c2 * per_token * 4)
+        t3 = _load_correction(offset, t + c3 * per_token * 4)
         low0 = _add_block(p0, offset, da, ma, d0, t0, low0)
         high0 = _add_block(q0, offset, db, mb, d0, t0, high0)
         low1 = _add_block(p1, offset, da, ma, d1, t1, low1)
