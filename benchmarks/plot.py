@@ -3,8 +3,8 @@
     python benchmarks/plot.py
 
 Taken are the last machine in the ledger and its largest number of threads, without load, from an
-empty context; of every model, work and set of sides the last figures. Sides that did not run
-together are not put together.
+empty context; of every model, work and peer the last figures. Sides that did not run together are
+not put together.
 """
 
 import re
@@ -56,10 +56,11 @@ def choose(rows: list[dict[str, Any]]) -> Chosen:
     plain = [row for row in rows if not row["depth"] and not row["busy"]]
     machine = plain[-1]["cpu"]
     n_threads = max(row["n_threads"] for row in plain if row["cpu"] == machine)
-    newest: dict[tuple[str, ...], dict[str, Any]] = {}
+    newest: dict[tuple[str, str, str], dict[str, Any]] = {}
     for row in plain:
         if (row["cpu"], row["n_threads"]) == (machine, n_threads):
-            newest[row["model"], row["work"], *sorted(row["tokens_per_s"])] = row
+            peers = [name for name in SIDES if name in row["tokens_per_s"]][1:]
+            newest[row["model"], row["work"], "".join(peers[:1])] = row
     return Chosen([row for work in TITLES for row in newest.values() if row["work"] == work])
 
 
