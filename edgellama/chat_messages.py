@@ -94,7 +94,12 @@ class Conversation:
 
 def check_conversation(messages: Messages, tools: Tools = ()) -> Conversation:
     """Raises InvalidRequest naming the message and the field that cannot be right."""
-    if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence) or not messages:
+    if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
+        raise InvalidRequest(
+            'expected a list of at least one message, {"role": ..., "content": ...}, found'
+            f" {type(messages).__name__}"
+        )
+    if not messages:
         raise InvalidRequest("a conversation needs at least one message")
     said = tuple(_check_message(i, message) for i, message in enumerate(messages))
     return Conversation(said, check_tools(tools))

@@ -110,7 +110,13 @@ def test_a_refusal_names_the_message_and_the_field(message: Any, refusal: str) -
         check_conversation([{"role": "user", "content": "a"}, message])
 
 
-@pytest.mark.parametrize("messages", [[], "hello", {"role": "user", "content": "a"}, None])
-def test_what_is_no_list_of_messages_is_refused(messages: Any) -> None:
-    with pytest.raises(InvalidRequest, match="at least one message"):
+@pytest.mark.parametrize("messages", ["hello", {"role": "user", "content": "a"}, None])
+def test_what_is_no_list_of_messages_is_named(messages: Any) -> None:
+    found = f"at least one message, .*, found {type(messages).__name__}"
+    with pytest.raises(InvalidRequest, match=found):
         check_conversation(messages)
+
+
+def test_no_message_is_no_conversation() -> None:
+    with pytest.raises(InvalidRequest, match="at least one message"):
+        check_conversation([])
