@@ -36,11 +36,12 @@ from edgellama.weights import Matrix, ModelWeights, load_weights
 PROMPT = [1, 2, 3]
 FEW_ROWS = 64  # of attn_q: they fit the second cache, with the activations
 REPEATS = 2000
-OUTPUTS = 1 << 16  # bytes of the scratch for them
+OUTPUTS = 1 << 16  # bytes of the scratch in which products are left
 
 
 @entry
 def phases(context, ith, nth):
+    """As step.step; where there is a product, nothing stands between two barriers."""
     s = context_at(context)
     c, wait = s.counters, s.barrier
     embed(s, c)
