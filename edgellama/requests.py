@@ -117,18 +117,6 @@ class Answering(Reading):
         self._n_ctx = n_ctx
         self._stream = stream
         self._context = context
-        constraint = None
-        if request.grammar is not None:
-            constraint = request.grammar.start(
-                tokenizer, request.stop_ids, continues=request.continues
-            )
-        self._sampler = Sampler(
-            request.params,
-            request.prompt,
-            constraint=constraint,
-            tokenizer=tokenizer,
-            logprobs=request.logprobs or request.top_logprobs > 0,
-        )
         self._stops = StopStrings(request.stop_strings)
         self._banned = BannedStrings(request.params.banned_strings)
         self._forbidden: dict[int, set[int]] = {}  # by place in the answer: what was taken back
@@ -139,6 +127,18 @@ class Answering(Reading):
             self._limit = room if request.max_tokens is None else min(request.max_tokens, room)
         else:
             self._limit = request.max_tokens or 2**62
+        self._constraint = None
+        if request.grammar is not None:
+            self._constraint = request.grammar.start(
+                tokenizer, request.stop_ids, continues=request.continues, limit=self._limit
+            )
+        self._sampler = Sampler(
+            request.params,
+            request.prompt,
+            constraint=self._constraint,
+            tokenizer=tokenizer,
+            logprobs=request.logprobs or request.top_logprobs > 0,
+        )
         self._decoder = self._new_decoder()
         self._submitted = self._resumed = perf_counter()
         self._started = 0.0
@@ -199,7 +199,10 @@ class Answering(Reading):
         settled, n_back = self._banned.push(token)
         if last and not n_back:
             settled += self._banned.flush()
-        over: FinishReason | None = ("stop" if ended else "length") if last else None
+        hurried = self._constraint is not None and self._constraint.hurried
+        over: FinishReason | None = None
+        if last:
+            over = "stop" if ended and not hurried else "length"
         for each in settled:
             self._write(each, over if each is token else None)
         if n_back:

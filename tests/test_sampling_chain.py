@@ -39,6 +39,9 @@ class Odd:
         masked[::2] = -np.inf
         return masked
 
+    def in_time(self, id: int) -> int:
+        return id
+
     def accept(self, id: int) -> None:
         self.accepted.append(id)
 

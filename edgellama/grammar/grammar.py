@@ -31,12 +31,14 @@ class Grammar:
     """
 
     source: str  # in llguidance's dialect of Lark, checked
+    # Numbers end after some digits in texts that begin with this: JSON, and nothing else.
+    json_behind: bytes | None = None
 
     @classmethod
     def json_schema(cls, schema: dict[str, Any] | bool) -> "Grammar":
         """JSON that validates against `schema`; properties come in the order of the schema."""
         reader = SchemaReader(schema)
-        grammar = cls(f"start: %json {reader.text}{_OPTIONS}")
+        grammar = cls(f"start: %json {reader.text}{_OPTIONS}", json_behind=b"")
         try:
             byte_trie().matcher(grammar.source)
         except InvalidRequest as error:
@@ -80,15 +82,27 @@ class Grammar:
         return cls(checked_lark(text) + _OPTIONS)._checked("the Lark grammar")
 
     def start(
-        self, tokenizer: Tokenizer, stop_ids: Collection[int], *, continues: bool = False
+        self,
+        tokenizer: Tokenizer,
+        stop_ids: Collection[int],
+        *,
+        continues: bool = False,
+        limit: int | None = None,
     ) -> Constraint:
         """The grammar at the beginning of an answer that any of `stop_ids` ends.
 
         continues: the answer goes on where another text stood, so that a space in front stays;
-        see `Tokenizer.stream`. Raises InvalidRequest for a control token that the vocabulary lacks.
+        see `Tokenizer.stream`. limit: how many tokens the answer may have, as `in_time` keeps it.
+        Raises InvalidRequest for a control token that the vocabulary lacks.
         """
-        trie = trie_of(tokenizer)
-        return Constraint(trie, trie.matcher(self.source), stop_ids, continues)
+        return Constraint(
+            trie_of(tokenizer),
+            self.source,
+            stop_ids,
+            continues=continues,
+            limit=limit,
+            json_behind=self.json_behind,
+        )
 
     def check(self, text: str) -> bool:
         """Whether the grammar accepts a text, whole. Control tokens are no text."""

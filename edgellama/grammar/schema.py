@@ -4,7 +4,7 @@ Every keyword is enforced, an annotation, or refused by name and place (a JSON p
 What llguidance takes loosely is written tighter, so that each text it allows also validates:
 
     bounds                   the nearest number inside that has 15 digits: see bounds.py
-    integers                 within +-(2**53 - 1), which every reader of JSON holds exactly
+    integers, multipleOf     within +-(2**53 - 1), which every reader of JSON holds exactly
     date, date-time, time    29 February is in no year, second 60 in no minute
     oneOf                    anyOf, where no value can satisfy two of its schemas; else refused
     white space              at most one space behind a colon or comma: no model gets lost in it
@@ -174,7 +174,7 @@ class SchemaReader:
             bounds = [out.pop(key) for key in (name, f"exclusive{name.title()}") if key in out]
             types = out.get("type", ())
             types = (types,) if isinstance(types, str) else types
-            if "integer" in types and "number" not in types:
+            if "multipleOf" in out or ("integer" in types and "number" not in types):
                 bounds.append(-LARGEST_INTEGER if lower else LARGEST_INTEGER)
             if bounds:
                 out[name] = max(bounds) if lower else min(bounds)

@@ -10,7 +10,7 @@ An end of our own, since each request says for itself which ids end its answer.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from functools import cache
+from functools import cache, cached_property
 from threading import Lock, Thread, stack_size
 from typing import TYPE_CHECKING, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _KEPT = 32  # compiled grammars of one vocabulary: a server's clients come back with the same few
 _MAX_LEXER_STATES = 50_000  # 2 kB each
+_LONGEST_PIECE = 16  # that is looked for when a text is spelled
 _STACK_BYTES = 256 << 20
 _stack_size_lock = Lock()
 
@@ -62,6 +63,13 @@ class TokenTrie:
         self._first_entries = {id: len(pieces) + i for i, id in enumerate(firsts)}
         self._led_ids = np.array(list(firsts), np.int64)
         entries = [*pieces, *firsts.values(), b"<end>"]
+        self._entries = entries
+        digits = [len(entry) - len(entry.lstrip(b"0123456789")) for entry in entries]
+        self.most_leading_digits = max(digits)
+        self.n_leading_digits = np.zeros(self.n_penalties, np.uint16)
+        self.n_leading_digits[: len(entries)] = digits
+        self.leading_zeros = np.zeros(self.n_penalties, bool)
+        self.leading_zeros[: len(entries)] = [entry.startswith(b"0") for entry in entries]
         wrapper = _Wrapper(entries, [*control_ids, self.end], self.end)
         self._tokenizer = LLTokenizer(cast("TokenizerWrapper", wrapper))
         self._limits = LLParserLimits(max_lexer_states=_MAX_LEXER_STATES, verbose_errors=False)
@@ -85,6 +93,30 @@ class TokenTrie:
     def entry(self, id: int, *, first: bool) -> int:
         """Where token `id` stands, if `first` as the first of a text."""
         return self._first_entries.get(id, id) if first else id
+
+    def piece(self, entry: int) -> bytes:
+        """What an entry says."""
+        return self._entries[entry]
+
+    def spell(self, text: bytes) -> list[int]:
+        """Few ids that say a text, whatever the tokenizer's way would be; none if none do."""
+        ids, done = [], 0
+        while done < len(text):
+            for n in range(min(_LONGEST_PIECE, len(text) - done), 0, -1):
+                id = self._ids.get(text[done : done + n])
+                if id is not None:
+                    break
+            else:
+                return []
+            ids.append(id)
+            done += n
+        return ids
+
+    @cached_property
+    def _ids(self) -> dict[bytes, int]:
+        """By what they say, without control ids."""
+        pieces = self._entries[: self.vocab_size]
+        return {p: id for id, p in enumerate(pieces) if p and id not in self.control_ids}
 
     def penalties(
         self, matcher: "LLMatcher", *, first: bool, out: NDArray[np.float32]

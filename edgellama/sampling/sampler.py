@@ -29,6 +29,9 @@ class Constraint(Protocol):
     def mask(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """A copy, (vocab_size,), with -inf where a token may not come next."""
 
+    def in_time(self, id: int) -> int:
+        """`id`, or what must come in its place for the answer to be complete within its limit."""
+
     def accept(self, id: int) -> object:
         """`id` was chosen."""
 
@@ -148,6 +151,9 @@ class Sampler:
             token = _chosen(self._draw)
         else:
             token = self._link_by_link(allowed)
+        if self._constraint is not None:
+            timely = self._constraint.in_time(token)
+            token = token if timely in forbidden else timely
         if self._logprobs:
             self.log_sum = log_sum(logits)
             self.logprob = float(logits[token]) - self.log_sum

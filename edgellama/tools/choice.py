@@ -14,6 +14,7 @@ template as its text of a call shows.
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgellama.errors import InvalidRequest
@@ -103,7 +104,8 @@ def _grammar(
     if or_text:
         rules.append(_text_beside_calls(tools, form))
     try:
-        return Grammar.lark("\n".join(rules))
+        grammar = Grammar.lark("\n".join(rules))
+        return replace(grammar, json_behind=form.opening.encode())
     except InvalidRequest:
         for tool in tools:
             _check_enforceable(tool)
