@@ -108,6 +108,23 @@ def test_a_form_that_could_not_be_finished_is_told(
     assert err == "[stopped after 5 tokens, before the form was whole; see -n]\n"
 
 
+def test_a_form_that_was_ended_for_want_of_tokens_is_told(
+    capsys: pytest.CaptureFixture[str], tiny_llama: Path
+) -> None:
+    schema = '{"type": "string"}'
+    for policy in ("error", "shift"):
+        _, out, err = run(
+            capsys, tiny_llama, "--json-schema", schema, "-n", 30, "--context-policy", policy
+        )
+        assert isinstance(json.loads(out), str)
+        assert re.fullmatch(
+            r"\[stopped after \d+ tokens, ended early, the form being whole; see -n\]\n", err
+        )
+    _, out, err = run(capsys, tiny_llama, "--json-schema", schema, "-n", -1)
+    assert isinstance(json.loads(out), str)
+    assert re.fullmatch(r"\[stopped: the context of \d+ tokens is full\]\n", err)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

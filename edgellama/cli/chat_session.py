@@ -11,7 +11,7 @@ from edgellama.llama import Llama
 from edgellama.saved_chats import LAST, SavedChat, load_chat, save_chat
 
 from .chat_settings import Settings
-from .options import describe
+from .options import context_limits, describe
 from .terminal import note, show
 
 LONG_WAIT = 256  # tokens to be read before the first of the answer: worth a remark
@@ -167,7 +167,13 @@ class Conversation:
             display.finish()
             if pieces:
                 self._keep()
-        self._report(generation, cut=finish == "length" and len(pieces) != self.settings.max_tokens)
+        cut = finish == "length" and context_limits(
+            generation.prompt_tokens,
+            self.settings.max_tokens,
+            self.llm.n_ctx,
+            self.settings.context_policy,
+        )
+        self._report(generation, cut=cut)
 
     def _report(self, generation: Generation, *, cut: bool) -> None:
         """Say what an answer lacks, and what it cost where that is asked for."""

@@ -19,13 +19,13 @@ OWN = {
 class Settings:
     """Arguments of `Llama.stream_chat` beside the messages.
 
-    Public to read: max_tokens, None for no limit.
+    Public to read: max_tokens, None for no limit, and context_policy.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
         """As a command line says. Raises InvalidRequest for what is out of its range."""
         self.max_tokens: int | None = _limit(args.max_tokens)
-        self._context_policy: str = args.context_policy
+        self.context_policy: str = args.context_policy
         self._sampling: SamplingOptions = sampling_options(args)
         self._fixed = {"stop": args.stop, "grammar": read_grammar(args)}
 
@@ -33,7 +33,7 @@ class Settings:
         """For `Llama.stream_chat`."""
         return {
             "max_tokens": self.max_tokens,
-            "context_policy": self._context_policy,
+            "context_policy": self.context_policy,
             **self._fixed,
             **self._sampling,
         }
@@ -48,7 +48,7 @@ class Settings:
         if name == "max_tokens":
             return "-1" if self.max_tokens is None else str(self.max_tokens)
         if name == "context_policy":
-            return self._context_policy
+            return self.context_policy
         return sampling_text(self._sampling[name])  # type: ignore[literal-required]
 
     @property
@@ -82,7 +82,7 @@ class Settings:
                 raise InvalidRequest(
                     f"context_policy is one of {', '.join(CONTEXT_POLICIES)}, not {text!r}"
                 )
-            self._context_policy = text
+            self.context_policy = text
         else:
             changed: Any = {**self._sampling, name: read_sampling(name, text)}
             SamplingParams(**changed)

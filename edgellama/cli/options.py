@@ -218,6 +218,15 @@ def add_context_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def context_limits(
+    prompt_tokens: int, max_tokens: int | None, n_ctx: int, context_policy: str
+) -> bool:
+    """Whether the context allowed an answer fewer tokens than `max_tokens` (None: any number)."""
+    if max_tokens is None:
+        return True
+    return context_policy != "shift" and prompt_tokens + max_tokens > n_ctx + 1
+
+
 def add_text_options(parser: argparse.ArgumentParser) -> None:
     """Where a text comes from: -p, -f or standard input."""
     source = parser.add_mutually_exclusive_group()

@@ -13,6 +13,7 @@ from .options import (
     add_model_options,
     add_sampling_options,
     add_text_options,
+    context_limits,
     describe,
     open_llama,
     read_grammar,
@@ -68,10 +69,11 @@ def run(args: argparse.Namespace) -> int:
     if sampling["seed"] is None:
         sampling["seed"] = secrets.randbelow(2**32)  # so that --json can tell it
     grammar = read_grammar(args)
+    max_tokens = None if args.max_tokens == -1 else args.max_tokens
     with open_llama(args) as llm:
         generation = llm.generate(
             llm.tokenize(text, bos=llm.tokenizer.add_bos, special=args.special),
-            max_tokens=None if args.max_tokens == -1 else args.max_tokens,
+            max_tokens=max_tokens,
             stop=args.stop,
             grammar=grammar,
             context_policy=args.context_policy,
@@ -84,10 +86,13 @@ def run(args: argparse.Namespace) -> int:
             print(json.dumps(_as_dict(answer, sampling["seed"]), ensure_ascii=False))
         if answer.context.dropped_tokens:
             note(f"to make room, {answer.context.dropped_tokens:,} tokens were left out")
-        if answer.finish_reason == "length" and len(answer.tokens) != args.max_tokens:
-            note(f"stopped: the context of {llm.n_ctx:,} tokens is full")
-        elif answer.finish_reason == "length" and grammar is not None:
-            note(f"stopped after {args.max_tokens:,} tokens, before the form was whole; see -n")
+        if answer.finish_reason == "length":
+            if context_limits(answer.prompt_tokens, max_tokens, llm.n_ctx, args.context_policy):
+                note(f"stopped: the context of {llm.n_ctx:,} tokens is full")
+            elif grammar is not None:
+                whole = grammar.check(answer.text)
+                what = "ended early, the form being whole" if whole else "before the form was whole"
+                note(f"stopped after {len(answer.tokens):,} tokens, {what}; see -n")
         if args.stats:
             note(describe(answer.timings))
     return 0
