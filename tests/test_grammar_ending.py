@@ -268,3 +268,30 @@ def test_a_hurried_end_is_told_and_a_chosen_one_is_not(llm: Llama) -> None:
     assert len(json.loads(hurried.text)) >= 40
     chosen = llm.chat(QUESTION, grammar=Grammar.regex("yes|no"), max_tokens=10)
     assert chosen.finish_reason == "stop"
+
+
+def test_an_ending_that_cannot_be_found_is_looked_for_again(llm: Llama) -> None:
+    """What follows in this string looks alike everywhere, until the very end."""
+    mail = {"type": "string", "pattern": r"^\S+@\S+\.com$"}
+    schema = {
+        "type": "object",
+        "properties": {"mail": mail, "words": {"type": "array", "items": {"type": "string"}}},
+        "required": ["mail", "words"],
+        "additionalProperties": False,
+    }
+    tokenizer, limit = llm.tokenizer, 120
+    assert least_text(Grammar.json_schema(schema).source) is None
+    constraint = Grammar.json_schema(schema).start(tokenizer, tokenizer.stop_ids, limit=limit)
+    start = tokenizer.encode('{"mail": "a@b.com", "words": [', bos=False)
+    for id in start:
+        assert constraint.in_time(id) == id
+        constraint.accept(id)
+    rest = wander(constraint, tokenizer, limit - len(start), seed=0)
+    assert validates(schema, tokenizer.decode([*start, *rest]))
+
+
+def test_long_strings_are_no_circle() -> None:
+    for schema in ({"type": "string", "minLength": 1000}, {"const": "ab" * 500}):
+        text = least_text(Grammar.json_schema(schema).source)
+        assert text is not None
+        assert validates(schema, text.decode())

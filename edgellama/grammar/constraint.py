@@ -44,7 +44,7 @@ class Constraint:
         self._pieces: list[bytes | None] = []  # what each wrote; None for ends, which no one reads
         self._place: JsonPlace | None = None  # None: not in JSON of our own
         self._ending: Ending | None = None  # near the limit
-        self._last_tokens = 0  # where that begins
+        self._last_tokens: int | None = None  # where that begins
         self.hurried = False  # whether the limit chose a token
         self._enter_json()
 
@@ -147,16 +147,17 @@ class Constraint:
         if self._limit is None:
             return None
         try:
-            if not self._last_tokens:
+            if self._last_tokens is None:
                 self._last_tokens = _LAST_TOKENS + 4 * len(least_text(self._grammar) or b"")
             if self._n_left > self._last_tokens:
                 return None
             if self._ending is None:
                 self._ending = Ending(self._grammar, self._text())
-                if self._ending.find() is None:
-                    self._limit = None
         except InvalidRequest:  # it names control tokens, which are no text
             self._limit = None
+            return None
+        if self._ending.find() is None:  # inside a pattern, for instance: looked for again later
+            self._ending, self._last_tokens = None, self._n_left // 2
         return self._ending
 
     def _fits(self, text: bytes, n_tokens: int) -> bool:

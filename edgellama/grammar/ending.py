@@ -108,7 +108,7 @@ def _walk(matcher: "LLMatcher", place: JsonPlace, orders: Sequence[bytes]) -> by
         if not allowed:
             return None
         byte = allowed[0]
-        if visits[mask] > _PATIENCE and byte not in _CLOSING[place.in_string]:
+        if _is_due(visits[mask] - _PATIENCE) and byte not in _CLOSING[place.in_string]:
             steps += len(allowed)
             byte = _least_visited(matcher, allowed, visits)
         if matcher.try_consume_tokens([byte]) != 1:
@@ -117,6 +117,11 @@ def _walk(matcher: "LLMatcher", place: JsonPlace, orders: Sequence[bytes]) -> by
         place = place.after(bytes((byte,)))
         text.append(byte)
     return None
+
+
+def _is_due(n: int) -> bool:
+    """At 1, 2, 4, 8, ...: what comes again may be a long string, which is no circle."""
+    return n > 0 and n & (n - 1) == 0
 
 
 def _least_visited(
