@@ -227,9 +227,9 @@ def test_of_a_crowd_each_is_answered_rightly_or_told_to_come_again(
     body = {"prompt": "Once upon a time", "max_tokens": 12, "temperature": 0}
     raw = request("POST", "/v1/completions", json.dumps(body).encode())
     _, golden = server.ask(raw)
-    with server.send(chat(stream=True)) as one, server.send(chat(stream=True)) as other:
-        assert one.recv(1)  # the model is busy until all have come
-        assert other.recv(1)
+    with server.send(chat(stream=True)), server.send(chat(stream=True)):
+        # The model is busy until all have come, and neither of these waits with them.
+        wait_until(lambda: server.metric('requests_active{model="tiny"}') == 2, "both are begun")
         connections = [server.send(raw) for _ in range(64)]
         wait_until(
             lambda: server.metric('http_requests_total{status="503"}') == 64 - 6, "they all wait"
