@@ -15,6 +15,8 @@ from edgellama import Llama
 from edgellama.grammar import Constraint, Grammar
 from edgellama.grammar.ending import Ending, least_text
 from edgellama.grammar.json_place import MOST_DIGITS
+from edgellama.grammar.regex_tails import regex_tails
+from edgellama.grammar.token_trie import byte_trie
 from edgellama.tokenizer import Tokenizer, load_tokenizer
 
 QUESTION: list[Any] = [{"role": "user", "content": "Plan a trip."}]
@@ -271,23 +273,65 @@ def test_a_hurried_end_is_told_and_a_chosen_one_is_not(llm: Llama) -> None:
 
 
 def test_an_ending_that_cannot_be_found_is_looked_for_again(llm: Llama) -> None:
-    """What follows in this string looks alike everywhere, until the very end."""
-    mail = {"type": "string", "pattern": r"^\S+@\S+\.com$"}
+    hard = {"type": "string", "pattern": r"^\S+(ab){3}$"}
     schema = {
         "type": "object",
-        "properties": {"mail": mail, "words": {"type": "array", "items": {"type": "string"}}},
-        "required": ["mail", "words"],
+        "properties": {"hard": hard, "words": {"type": "array", "items": {"type": "string"}}},
+        "required": ["hard", "words"],
         "additionalProperties": False,
     }
     tokenizer, limit = llm.tokenizer, 120
     assert least_text(Grammar.json_schema(schema).source) is None
     constraint = Grammar.json_schema(schema).start(tokenizer, tokenizer.stop_ids, limit=limit)
-    start = tokenizer.encode('{"mail": "a@b.com", "words": [', bos=False)
+    start = tokenizer.encode('{"hard": "xababab", "words": [', bos=False)
     for id in start:
         assert constraint.in_time(id) == id
         constraint.accept(id)
     rest = wander(constraint, tokenizer, limit - len(start), seed=0)
     assert validates(schema, tokenizer.decode([*start, *rest]))
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"^\S+@\S+\.com$",
+        r"^[^@]+@[^@]+\.[a-z]{2,}$",
+        r"^https?://.+\.pdf$",
+        r"\d{2}$",
+        r"^.{10}\d[A-F0-9]-$",
+        r"(foo|bar)baz$",
+        r'^.*"x\\y$',
+        r"^(?:a|b)+é$",
+        r"^/[a-z/]+/end$",
+        "",
+    ],
+)
+def test_a_pattern_that_looks_alike_everywhere_is_completed(pattern: str) -> None:
+    schema = {"type": "object", "properties": {"/": {"type": "string", "pattern": pattern}},
+              "required": ["/"]}  # fmt: skip
+    grammar = Grammar.json_schema(schema).source
+    for text in (b"", b'{"/":"a', b'{"/":"/ab/'):
+        ending = Ending(grammar, text)
+        if byte_trie().matcher(grammar).try_consume_tokens(list(text)) < len(text):
+            continue  # not what the pattern begins with
+        behind = ending.find()
+        assert behind is not None
+        assert validates(schema, (text + behind).decode())
+
+
+@pytest.mark.parametrize("regex", ["[a-z]+ing", r"\w+@\w+/x", "[^.]*[.]{3}"])
+def test_a_regex_that_looks_alike_everywhere_is_completed(regex: str) -> None:
+    grammar = Grammar.regex(regex)
+    text = least_text(grammar.source)
+    assert text is not None
+    assert grammar.check(text.decode())
+
+
+def test_tails_are_of_expressions_and_of_nothing_else() -> None:
+    assert regex_tails(Grammar.json_schema({"enum": ["/a/", "a/b", "c/d"]}).source) == []
+    schema = {"type": "string", "pattern": r"^a\.(?:[x-z]{2}|\d+)$"}
+    tails = regex_tails(Grammar.json_schema(schema).source)
+    assert tails == [b"a.xx", b".xx", b"xx", b"0"]
 
 
 def test_long_strings_are_no_circle() -> None:

@@ -5,7 +5,8 @@ sentence in a string. Near its limit an answer therefore takes only tokens behin
 that was found still fits; where the model chooses another, the ending's next token comes instead.
 
 An ending is found byte by byte. Most grammars are of JSON, so what closes is tried first. Where a
-walk goes round in circles, a byte is preferred that leads to where it was least often.
+walk goes round in circles, a byte is preferred that leads to where it was least often, and where
+nothing new is in sight, how regular expressions end is tried: see regex_tails.py.
 """
 
 from collections import Counter
@@ -14,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from .json_place import JsonPlace
+from .regex_tails import regex_tails
 from .token_trie import byte_trie
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 _CLOSING = (b"}]", b'"')  # outside of strings, and inside
 _PRINTABLE = bytes(range(32, 127))
 _SIGNS_FIRST = bytes(sorted(_PRINTABLE, key=lambda byte: (chr(byte).isalnum(), byte)))
+_PARTS_OF_OTHERS = bytes(set(range(256)) - set(_PRINTABLE)) + b"\\"
 _OUTSIDE = _CLOSING[0] + b',:0123456789ntf"[{-' + _PRINTABLE
 # What is tried first, outside of strings and inside, on two walks: names meet in other orders.
 _WALKS = [
@@ -29,6 +32,7 @@ _WALKS = [
     for inside in (_SIGNS_FIRST, _SIGNS_FIRST[::-1])
 ]
 _PATIENCE = 2  # visits of a place before the way on is looked for
+_MOST_NESTED = 200  # what closes more closes nothing
 _MOST_STEPS = 3000  # of 10 µs
 
 
@@ -41,6 +45,7 @@ class Ending:
         Raises InvalidRequest for a grammar that names control tokens, which are no text.
         """
         self._matcher = byte_trie().matcher(grammar)
+        self._tails = regex_tails(grammar)
         self._matcher.try_consume_tokens(list(text))
         self._place = JsonPlace().after(text)
         self._text: bytes | None = None  # the ending, where it is known
@@ -49,7 +54,7 @@ class Ending:
     def find(self) -> bytes | None:
         """A text that completes the answer as it is; None if none was found."""
         if self._text is None:
-            self._text = _search(self._matcher, self._place)
+            self._text = _search(self._matcher, self._place, self._tails)
         return self._text
 
     def find_behind(self, data: bytes) -> bytes | None:
@@ -74,7 +79,7 @@ class Ending:
             return None
         if text is not None and _completes(matcher, text):
             return text
-        return _search(matcher, self._place.after(data))
+        return _search(matcher, self._place.after(data), self._tails)
 
 
 @lru_cache(maxsize=32)
@@ -88,13 +93,15 @@ def _completes(matcher: "LLMatcher", text: bytes) -> bool:
     return bool(matcher.validate_tokens(ids) == len(ids))
 
 
-def _search(matcher: "LLMatcher", place: JsonPlace) -> bytes | None:
+def _search(matcher: "LLMatcher", place: JsonPlace, tails: Sequence[bytes]) -> bytes | None:
     """A text behind which `matcher` accepts; rather short, not the shortest."""
-    texts = [_walk(matcher.deep_copy(), place, orders) for orders in _WALKS]
+    texts = [_walk(matcher.deep_copy(), place, orders, tails) for orders in _WALKS]
     return min((text for text in texts if text is not None), key=len, default=None)
 
 
-def _walk(matcher: "LLMatcher", place: JsonPlace, orders: Sequence[bytes]) -> bytes | None:
+def _walk(
+    matcher: "LLMatcher", place: JsonPlace, orders: Sequence[bytes], tails: Sequence[bytes]
+) -> bytes | None:
     """A text behind which `matcher`, which is used up, accepts."""
     text = bytearray()
     visits: Counter[bytes] = Counter()
@@ -104,18 +111,17 @@ def _walk(matcher: "LLMatcher", place: JsonPlace, orders: Sequence[bytes]) -> by
             return bytes(text)
         mask = matcher.compute_bitmask()
         visits[mask] += 1
-        allowed = [byte for byte in orders[place.in_string] if mask[byte >> 3] >> (byte & 7) & 1]
+        allowed = bytes(byte for byte in orders[place.in_string] if _allows(mask, byte))
         if not allowed:
             return None
-        byte = allowed[0]
-        if _is_due(visits[mask] - _PATIENCE) and byte not in _CLOSING[place.in_string]:
-            steps += len(allowed)
-            byte = _least_visited(matcher, allowed, visits)
-        if matcher.try_consume_tokens([byte]) != 1:
-            return None
-        steps += 1
-        place = place.after(bytes((byte,)))
-        text.append(byte)
+        step, n = allowed[:1], visits[mask]
+        if _is_due(n - _PATIENCE) and (n > _MOST_NESTED or step not in _CLOSING[place.in_string]):
+            steps += len(allowed) + len(tails)
+            step = _way_on(matcher, allowed, visits, tails)
+        matcher.try_consume_tokens(list(step))
+        steps += len(step)
+        place = place.after(step)
+        text += step
     return None
 
 
@@ -124,20 +130,32 @@ def _is_due(n: int) -> bool:
     return n > 0 and n & (n - 1) == 0
 
 
-def _least_visited(
-    matcher: "LLMatcher", allowed: Sequence[int], visits: Mapping[bytes, int]
-) -> int:
-    """The byte, the first of them, that leads to where a walk was least often.
+def _way_on(
+    matcher: "LLMatcher", allowed: bytes, visits: Mapping[bytes, int], tails: Sequence[bytes]
+) -> bytes:
+    """The byte, the first of them, that leads to where a walk was least often, or a tail that fits.
 
     Places are told apart by what may follow, as no other state of a matcher can be seen.
     """
-    best, fewest = allowed[0], None
-    for byte in allowed:
+    best, fewest = allowed[:1], -1
+    # Other characters than these lead to where nothing was, and only to the rest of a character.
+    for byte in allowed.translate(None, _PARTS_OF_OTHERS) or allowed:
         matcher.try_consume_tokens([byte])
         n = 0 if matcher.is_accepting() else visits.get(matcher.compute_bitmask(), 0)
         matcher.rollback(1)
-        if fewest is None or n < fewest:
-            best, fewest = byte, n
         if n == 0:
-            break
-    return best
+            return bytes((byte,))
+        if fewest < 0 or n < fewest:
+            best, fewest = bytes((byte,)), n
+    return next((tail for tail in tails if _closes(matcher.deep_copy(), tail)), best)
+
+
+def _closes(matcher: "LLMatcher", tail: bytes) -> bool:
+    """Whether a text may follow, and behind it an end or a quote."""
+    if matcher.try_consume_tokens(list(tail)) != len(tail):
+        return False
+    return bool(matcher.is_accepting()) or _allows(matcher.compute_bitmask(), _CLOSING[1][0])
+
+
+def _allows(mask: bytes, byte: int) -> bool:
+    return bool(mask[byte >> 3] >> (byte & 7) & 1)
