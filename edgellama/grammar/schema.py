@@ -7,6 +7,7 @@ What llguidance takes loosely is written tighter, so that each text it allows al
     integers, multipleOf     within +-(2**53 - 1), which every reader of JSON holds exactly
     date, date-time, time    29 February is in no year, second 60 in no minute
     oneOf                    anyOf, where no value can satisfy two of its schemas; else refused
+    further properties       none where some are named: see schema_closing.py
     white space              at most one space behind a colon or comma: no model gets lost in it
 """
 
@@ -27,6 +28,7 @@ from .bounds import (
     coefficient_of_multiples,
     inner_bound,
 )
+from .schema_closing import close_objects
 from .schema_logic import TYPES, SchemaLogic
 
 _WHITE_SPACE = {"whitespace_flexible": False, "key_separator": ": ?", "item_separator": ", ?"}
@@ -112,6 +114,7 @@ class SchemaReader:
         self._root = schema
         self._n_values = 0
         self._schemas: dict[str, Any] = {}  # by place: only these may be the targets of a $ref
+        self._written: dict[str, Any] = {}  # those that are objects, as llguidance takes them
         self._refs: list[tuple[str, str]] = []  # place and text of each $ref
         self._choices: dict[str, list[Any]] = {}  # the lists of oneOf by place
         self._multiples = 1
@@ -119,6 +122,7 @@ class SchemaReader:
         written = self._schema(schema, "#", 1)
         assert isinstance(written, dict)
         self._check_whole()
+        close_objects(written, {ref: self._written.get(unquote(ref)) for _, ref in self._refs})
         self.text = json.dumps({**written, "x-guidance": _WHITE_SPACE})
 
     def _check_whole(self) -> None:
@@ -166,6 +170,7 @@ class SchemaReader:
             elif keyword not in _ANNOTATIONS and not str(keyword).startswith("x-"):
                 self._fail(here, f'"{_shown(keyword)}" is not a known keyword')
         self._tighten(schema, out, place)
+        self._written[place] = out
         return out
 
     def _tighten(self, schema: dict[str, Any], out: dict[str, Any], place: str) -> None:
