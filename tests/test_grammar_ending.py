@@ -14,9 +14,10 @@ from test_grammar_schema import RandomSchema, validates
 from edgellama import Llama
 from edgellama.grammar import Constraint, Grammar
 from edgellama.grammar.ending import Ending, least_text
-from edgellama.grammar.json_place import MOST_DIGITS
+from edgellama.grammar.json_place import MOST_DIGITS, JsonPlace
 from edgellama.grammar.regex_tails import regex_tails
 from edgellama.grammar.token_trie import byte_trie
+from edgellama.grammar.walk import ORDERS, Walk
 from edgellama.tokenizer import Tokenizer, load_tokenizer
 
 QUESTION: list[Any] = [{"role": "user", "content": "Plan a trip."}]
@@ -339,3 +340,14 @@ def test_long_strings_are_no_circle() -> None:
         text = least_text(Grammar.json_schema(schema).source)
         assert text is not None
         assert validates(schema, text.decode())
+
+
+def test_a_search_takes_no_more_steps_than_it_may() -> None:
+    grammar = Grammar.json_schema({"type": "string", "minLength": 100_000}).source
+    walk = Walk(byte_trie().matcher(grammar), JsonPlace(), ORDERS[0], [b"a"] * 50)
+    assert walk.to_end(1000) is None
+    assert 1000 <= walk.n_steps < 1000 + 256 + 50
+    ending = Ending(grammar)
+    for _ in range(20):
+        assert ending.find() is None
+    assert ending.find_behind(b'"') is None
