@@ -58,9 +58,8 @@ class Walk:
             if self._matcher.is_accepting():
                 return text
             step = self._step()
-            if step is None:
-                return None
-            self._matcher.try_consume_tokens(list(step))
+            if step is None or self._matcher.try_consume_tokens(list(step)) != len(step):
+                return None  # the latter where the grammar is too ambiguous to be followed
             self.n_steps += len(step)
             self._place = self._place.after(step)
             text += step
