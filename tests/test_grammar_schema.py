@@ -385,10 +385,43 @@ def test_integers_are_those_that_every_reader_holds_exactly() -> None:
     assert not grammar.check("1" * 5000)
 
 
-def test_multiples_are_those_of_decimal_arithmetic() -> None:
-    grammar = Grammar.json_schema({"type": "number", "multipleOf": 0.01})
-    assert grammar.check("2.49")
-    assert not grammar.check("2.495")
+@pytest.mark.parametrize(
+    ("multiples", "yes", "no"),
+    [
+        ({"multipleOf": 0.25}, ["2.50", "-0.75", "3"], ["0.2", "2.51"]),
+        ({"multipleOf": 0.5, "minimum": 0.4, "maximum": 0.6}, ["0.5"], ["0", "0.4", "1"]),
+        ({"multipleOf": 0.5, "minimum": 1.5, "maximum": 1.5}, ["1.5"], ["1", "2"]),
+        ({"multipleOf": 0.5, "exclusiveMinimum": 0, "exclusiveMaximum": 1.5}, ["0.5", "1"], ["0"]),
+        ({"multipleOf": 7, "minimum": 1, "maximum": 13}, ["7"], ["0", "14"]),
+        ({"multipleOf": 7, "maximum": -1}, ["-7", "-14"], ["0", "-1"]),
+        ({"multipleOf": 3, "minimum": 4, "maximum": 7, "type": ["null", "number"]}, ["null"], []),
+    ],
+)
+def test_bounds_may_stand_between_multiples(
+    multiples: dict[str, Any], yes: list[str], no: list[str]
+) -> None:
+    grammar = Grammar.json_schema({"type": "number", **multiples})
+    assert [text for text in yes if not grammar.check(text)] == []
+    assert [text for text in no if grammar.check(text)] == []
+
+
+@pytest.mark.parametrize(
+    ("factor", "found"),
+    [
+        (0.1, "0.3 / 0.1 is 2.9999999999999996"),
+        (0.01, "0.07 / 0.01 is 7.000000000000001"),
+        (1.1, "3.3 / 1.1 is 2.9999999999999996"),
+    ],
+)
+def test_multiples_that_validators_deny_are_refused_with_one_of_them(
+    factor: float, found: str
+) -> None:
+    schema = {"type": "object", "properties": {"price": {"multipleOf": factor}}}
+    with pytest.raises(InvalidRequest) as error:
+        Grammar.json_schema(schema)
+    assert f'#/properties/price/multipleOf: "multipleOf" is {factor}, but {found}' in str(
+        error.value
+    )
 
 
 def test_white_space_is_at_most_a_space_behind_a_colon_or_comma() -> None:

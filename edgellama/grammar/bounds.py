@@ -6,7 +6,7 @@ is right for both, and float64 tells any two such numbers apart.
 """
 
 import math
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 LARGEST_INTEGER = 2**53 - 1
 _DIGITS = 15
@@ -61,14 +61,32 @@ def check_constant(number: Number) -> None:
 def coefficient_of_multiples(number: Number) -> int:
     """The digits of a multipleOf without the zeros around them: how hard its multiples are to find.
 
-    Raises Unenforceable unless it is positive and has few digits.
+    Raises Unenforceable unless it is positive, has few digits, and all readers agree on its
+    multiples: of 0.1 they do not, since validators divide float64s, and 0.7 / 0.1 is no integer.
     """
     check_finite(number)
     if not 0 < number <= LARGEST_INTEGER:
         raise Unenforceable(f"is {_shown(number)}, expected a number from 0 to {LARGEST_INTEGER}")
-    digits = Decimal(repr(number)).normalize().as_tuple().digits
+    exact = Decimal(repr(number))
+    if exact != Decimal(number):
+        for multiple in (n * exact for n in range(1, 100)):
+            if not (float(multiple) / number).is_integer():
+                found = f"{multiple} / {number} is {float(multiple) / number} to validators"
+                raise Unenforceable(f"is {number}, but {found}; write integers of a smaller unit")
+        raise Unenforceable(
+            f"is {number}, which validators round; write integers of a smaller unit"
+        )
+    digits = exact.normalize().as_tuple().digits
     coefficient = int("".join(map(str, digits)))
     return check_states(coefficient)
+
+
+def inner_multiple(bound: Number, factor: Number, *, lower: bool) -> Number:
+    """The nearest multiple inside a bound: llguidance may find none between 0.45 and 0.55."""
+    exact = Decimal(repr(factor))
+    n = (Decimal(repr(bound)) / exact).to_integral_value(ROUND_CEILING if lower else ROUND_FLOOR)
+    multiple = n * exact
+    return int(multiple) if multiple == multiple.to_integral_value() else float(multiple)
 
 
 def check_states(coefficient: int) -> int:

@@ -27,6 +27,7 @@ from .bounds import (
     check_states,
     coefficient_of_multiples,
     inner_bound,
+    inner_multiple,
 )
 from .schema_closing import close_objects
 from .schema_logic import TYPES, SchemaLogic
@@ -175,14 +176,16 @@ class SchemaReader:
 
     def _tighten(self, schema: dict[str, Any], out: dict[str, Any], place: str) -> None:
         """Rewrite in `out` what llguidance would take too loosely."""
+        types = out.get("type", ())
+        types = {types} if isinstance(types, str) else set(types)
         for name, lower in (("minimum", True), ("maximum", False)):
             bounds = [out.pop(key) for key in (name, f"exclusive{name.title()}") if key in out]
-            types = out.get("type", ())
-            types = (types,) if isinstance(types, str) else types
             if "multipleOf" in out or ("integer" in types and "number" not in types):
                 bounds.append(-LARGEST_INTEGER if lower else LARGEST_INTEGER)
             if bounds:
                 out[name] = max(bounds) if lower else min(bounds)
+            if "multipleOf" in out:
+                out[name] = inner_multiple(out[name], out["multipleOf"], lower=lower)
         if out.get("format") in _STRICT_FORMATS:
             pattern = _STRICT_FORMATS[out.pop("format")]
             out["allOf"] = [*out.get("allOf", ()), {"pattern": pattern}]
