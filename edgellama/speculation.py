@@ -20,7 +20,9 @@ _MEMORY = 0.85  # weight of the past in running means
 _MARGIN = 1.05  # the gain that must be promised
 _PRIOR_HIT = 0.5  # how often a guess comes true, before any has been checked
 _PRIOR_COST = 0.25  # a further row against the first one, before it was measured
-_RETRY_TOKENS = 64  # a drafter that costs time is tried again after so many tokens
+_RETRY_TOKENS = 64  # what was found too costly is tried again after so many tokens
+_SURE = 0.7  # share of guesses that come true, from which a try costs little
+_RECENT = 0.5  # weight of the past where a step was faster: what disturbs a measure makes it slow
 
 
 class Drafter(Protocol):
@@ -86,15 +88,26 @@ class Costs:
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
+        self._single = 0  # steps of one row, one after the other
+
+    @property
+    def are_old(self) -> bool:
+        """Whether nothing but steps of one row was measured for a while."""
+        return self._single >= _RETRY_TOKENS
 
     def note(self, n_rows: int, seconds: float) -> None:
+        self._single = self._single + 1 if n_rows == 1 else 0
+        one = self._seconds.get(1)
+        if n_rows > 1 and one is not None and seconds < one * self.ratio(n_rows) / 2:
+            self._seconds = {1: one}  # the others were measured while something else ran
         before = self._seconds.get(n_rows)
         if before is None:
             self._seconds[n_rows] = seconds
         else:
             # A pause of the whole machine is no property of the step.
             seconds = min(seconds, 3 * before)
-            self._seconds[n_rows] = _MEMORY * before + (1 - _MEMORY) * seconds
+            past = _MEMORY if seconds > before else _RECENT
+            self._seconds[n_rows] = past * before + (1 - past) * seconds
 
     def ratio(self, n_rows: int) -> float:
         """Of a step of so many rows to one of a single row."""
@@ -127,6 +140,8 @@ class Speculation:
             self._note_hit(tokens[-1] == self._unchecked)
             self._unchecked = None
         n = self._best_number(min(most, MOST_GUESSES))
+        if not n and self._hit > _SURE and self._costs.are_old:
+            n = min(most, 2)
         if not n and not self._drafter.free:
             self._idle += 1
             if self._idle < _RETRY_TOKENS:

@@ -121,8 +121,13 @@ class Script:
         return [len(tokens) + i if self.right else -1 for i in range(n)]
 
 
-def say(speculation: Speculation, n: int) -> list[int]:
-    """Numbers of guesses that are made while n tokens are said: 0, 1, 2, ..."""
+def say(
+    speculation: Speculation, n: int, note: Callable[[int], None] = lambda n_rows: None
+) -> list[int]:
+    """Numbers of guesses that are made while n tokens are said: 0, 1, 2, ...
+
+    note: told the rows of each step.
+    """
     tokens, made = [0], []
     while len(tokens) < n:
         guesses = speculation.guess(tokens, 8)
@@ -130,6 +135,7 @@ def say(speculation: Speculation, n: int) -> list[int]:
         right = 0
         while right < len(guesses) and guesses[right] == len(tokens) + right:
             right += 1
+        note(1 + len(guesses))
         if guesses:
             speculation.note(len(guesses), right)
         tokens += range(len(tokens), len(tokens) + right + 1)
@@ -150,6 +156,27 @@ def test_guesses_that_fail_are_given_up_and_then_cost_nothing() -> None:
 
 def test_guesses_that_cost_as_much_as_they_save_are_not_made() -> None:
     assert not any(say(Speculation(Script(right=True, free=True), costing(1.2)), 100)[50:])
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_guesses_that_were_measured_too_costly_are_tried_again(free: bool) -> None:
+    costs = costing(3.0)  # something else ran on the machine
+    made = say(
+        Speculation(Script(right=True, free=free), costs),
+        1500,
+        lambda n_rows: costs.note(n_rows, 1e-2 * (1 + 0.1 * (n_rows - 1))),
+    )
+    assert made[-1] == 8
+
+
+def test_guesses_that_cost_too_much_are_seldom_tried() -> None:
+    costs = costing(1.2)
+    made = say(
+        Speculation(Script(right=True, free=True), costs),
+        1000,
+        lambda n_rows: costs.note(n_rows, 1e-2 * (1 + 1.2 * (n_rows - 1))),
+    )
+    assert 0 < sum(map(bool, made)) <= 1000 / 64
 
 
 def test_a_costly_drafter_that_fails_is_hardly_asked() -> None:
