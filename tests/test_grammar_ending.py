@@ -335,6 +335,22 @@ def test_tails_are_of_expressions_and_of_nothing_else() -> None:
     assert tails == [b"a.xx", b".xx", b"xx", b"0"]
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "a" * 60_000,
+        "[a-z]{4000000000}",
+        "(a|b)?" * 9_000,
+        "x{1" * 20_000,
+        "(?:" * 50 + "." + ")" * 50,
+    ],
+)
+def test_tails_of_any_expression_are_few_and_short(pattern: str) -> None:
+    tails = regex_tails("start: %json " + json.dumps({"pattern": pattern}))
+    assert len(tails) <= 200
+    assert max(map(len, tails)) <= 200 * 20
+
+
 def test_long_strings_are_no_circle() -> None:
     for schema in ({"type": "string", "minLength": 1000}, {"const": "ab" * 500}):
         text = least_text(Grammar.json_schema(schema).source)

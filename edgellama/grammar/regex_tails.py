@@ -20,6 +20,8 @@ _PART = re.compile(
 )
 _EXAMPLES = {"d": "0", "D": "a", "w": "a", "W": "-", "s": " ", "S": "a", "n": "\n", "t": "\t"}
 _MOST_TAILS = 200
+_MOST_CHARS = 200  # at the end of an expression, which are read
+_MOST_TIMES = 20  # that a character is repeated
 
 
 @lru_cache(maxsize=32)
@@ -34,17 +36,20 @@ def regex_tails(grammar: str) -> list[bytes]:
                 if quoted:
                     text = json.dumps(text, ensure_ascii=False)[1:-1]
                 tails[text.encode(errors="ignore")] = None
+        if len(tails) >= _MOST_TAILS:
+            break
     return list(tails)[:_MOST_TAILS]
 
 
 def _examples(regex: str) -> list[list[str]]:
     """Of each run between bars, an example of each of its characters."""
     runs: list[list[str]] = [[]]
-    for part in _PART.finditer(regex):
+    for part in _PART.finditer(regex[-_MOST_CHARS:]):
         if part["bar"]:
             runs.append([])
         elif not part["mark"]:
-            runs[-1].append(_example(part) * int(part["n"] or 1))
+            times = min(int(part["n"] or 1), _MOST_TIMES)
+            runs[-1].append(_example(part) * times)
     return runs
 
 
