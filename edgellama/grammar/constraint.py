@@ -45,8 +45,13 @@ class Constraint:
         self._place: JsonPlace | None = None  # None: not in JSON of our own
         self._ending: Ending | None = None  # near the limit
         self._last_tokens: int | None = None  # where that begins
-        self.hurried = False  # whether the limit chose a token
+        self._n_unhurried: int | None = None  # tokens before the first that the limit chose
         self._enter_json()
+
+    @property
+    def hurried(self) -> bool:
+        """Whether the limit chose a token."""
+        return self._n_unhurried is not None
 
     @property
     def finished(self) -> bool:
@@ -83,13 +88,11 @@ class Constraint:
         if behind is not None and self._fits(behind, left):
             return id
         now = ending.find()
-        if now == b"":
-            self.hurried = True
-            return min(self._stops, default=id)
         if now is None or not self._fits(now, left + 1):
             return id
-        self.hurried = True
-        return self._trie.spell(now)[0]
+        if self._n_unhurried is None:
+            self._n_unhurried = len(self._accepted)
+        return self._trie.spell(now)[0] if now else min(self._stops, default=id)
 
     def accept(self, id: int) -> None:
         """The id that was chosen. Raises InvalidRequest, and changes nothing, if it may not be."""
@@ -100,7 +103,7 @@ class Constraint:
             entry = self._trie.entry(id, first=self._at_start)
             if not known or self._matcher.try_consume_tokens([entry]) != 1:
                 raise InvalidRequest(f"token {id} may not follow here, by the grammar")
-            self._write(self._piece(id))
+            self._write(self._trie.piece(entry))
         self._accepted.append(id)
 
     def undo(self, n: int) -> None:
@@ -113,6 +116,8 @@ class Constraint:
         if n_fed and not self._matcher.rollback(n_fed):
             raise InvalidRequest("the grammar cannot be taken back: it counts tokens")
         del self._accepted[-n:], self._pieces[-n:]
+        if self._n_unhurried is not None and self._n_unhurried >= len(self._accepted):
+            self._n_unhurried = None
         self._place = self._ending = None
         self._enter_json()
 
